@@ -1,0 +1,54 @@
+//! The opened root directory of a layer.
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use plyfs_sys::stat::LayerIno;
+use plyfs_sys::{Result, open, stat};
+
+/// The root directory of a layer, opened once before mounting; later accesses start from its fd.
+#[derive(Debug)]
+pub struct LayerRoot {
+    path: PathBuf,
+    fd: OwnedFd,
+    id: LayerIno,
+}
+
+impl LayerRoot {
+    /// Opens the directory at `path`, following symbolic links.
+    ///
+    /// # Errors
+    /// ENOENT, ENOTDIR, EACCES and the like from `open(2)` with O_PATH|O_DIRECTORY.
+    pub fn open(path: &Path) -> Result<Self> {
+        let fd = open::open_dir_path(path)?;
+        let id = stat::stat_fd(fd.as_fd())?.id();
+        Ok(Self {
+            path: path.to_owned(),
+            fd,
+            id,
+        })
+    }
+
+    /// The path the operator gave; for messages only.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Device and inode number of the root directory.
+    #[must_use]
+    pub fn id(&self) -> LayerIno {
+        self.id
+    }
+
+    /// Gives up the path and returns the descriptor.
+    #[must_use]
+    pub fn into_fd(self) -> OwnedFd {
+        self.fd
+    }
+}
+
+impl AsFd for LayerRoot {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}

@@ -1,0 +1,239 @@
+//! Where changes of the upper are prepared: staged, then published by one atomic step.
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use plyfs_sys::make::{self, Rename};
+use plyfs_sys::{At, Errno, Name, NameBuf, Result, SysError, attr, open, stat};
+
+use crate::clean;
+
+/// The directory `work` inside the workdir an operator gave, as kernel overlayfs lays it out.
+#[derive(Debug)]
+pub struct Workdir {
+    fd: OwnedFd,
+    next: AtomicU64,
+    /// Cleared at the first EOPNOTSUPP: the file system has no O_TMPFILE.
+    tmpfile: std::sync::atomic::AtomicBool,
+}
+
+fn work_name() -> Result<NameBuf> {
+    Ok(Name::new(b"work")?.to_owned())
+}
+
+impl Workdir {
+    /// Opens (or makes) `work` beneath `root` and removes what a crash left there.
+    ///
+    /// # Errors
+    /// EROFS, EACCES, ENOSPC and the like.
+    pub fn open(root: BorrowedFd<'_>) -> Result<Self> {
+        let name = work_name()?;
+        match make::mkdir(root, &name, 0o700) {
+            Err(e) if e.errno() == Errno::EEXIST => {}
+            other => other?,
+        }
+        let fd = open::open_dir(root, &name)?;
+        // The kernel makes this directory with mode 0; a user who is not root needs access.
+        if stat::stat_fd(fd.as_fd())?.perm() & 0o700 != 0o700 {
+            attr::chmod(At::object(&fd), 0o700)?;
+        }
+        for litter in clean::names(fd.as_fd())? {
+            clean::remove_tree(fd.as_fd(), &litter)?;
+        }
+        Ok(Self {
+            fd,
+            next: AtomicU64::new(0),
+            tmpfile: std::sync::atomic::AtomicBool::new(true),
+        })
+    }
+
+    /// The directory itself.
+    #[must_use]
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
+    fn temp_name(&self) -> Result<NameBuf> {
+        let n = self.next.fetch_add(1, Ordering::Relaxed);
+        Ok(Name::new(format!("#{n:x}").as_bytes())?.to_owned())
+    }
+
+    fn named(&self, make: impl FnOnce(BorrowedFd<'_>, &Name) -> Result<()>) -> Result<Staged<'_>> {
+        let name = self.temp_name()?;
+        make(self.fd.as_fd(), &name)?;
+        Ok(Staged {
+            work: self,
+            name: Some(name),
+            fd: None,
+        })
+    }
+
+    /// Stages a regular file, open for reading and writing, with mode 0600.
+    ///
+    /// # Errors
+    /// ENOSPC, EDQUOT, EMFILE and the like.
+    pub fn stage_file(&self) -> Result<Staged<'_>> {
+        if self.tmpfile.load(Ordering::Relaxed) {
+            match open::open_tmpfile(self.fd.as_fd(), 0o600) {
+                Ok(fd) => {
+                    return Ok(Staged {
+                        work: self,
+                        name: None,
+                        fd: Some(fd),
+                    });
+                }
+                Err(e) if make::is_unsupported(e.errno()) => {
+                    self.tmpfile.store(false, Ordering::Relaxed);
+                }
+                Err(e) => return Err(e),
+            }
+        }
+        let name = self.temp_name()?;
+        let fd = open::create_file(self.fd.as_fd(), &name, 0o600)?;
+        Ok(Staged {
+            work: self,
+            name: Some(name),
+            fd: Some(fd),
+        })
+    }
+
+    /// Stages a directory with mode 0700.
+    ///
+    /// # Errors
+    /// ENOSPC, EDQUOT and the like.
+    pub fn stage_dir(&self) -> Result<Staged<'_>> {
+        self.named(|dir, name| make::mkdir(dir, name, 0o700))
+    }
+
+    /// Stages a symbolic link.
+    ///
+    /// # Errors
+    /// ENOSPC, EDQUOT and the like.
+    pub fn stage_symlink(&self, target: &[u8]) -> Result<Staged<'_>> {
+        self.named(|dir, name| make::symlink(target, dir, name))
+    }
+
+    /// Stages a device, fifo, socket, whiteout or empty regular file.
+    ///
+    /// # Errors
+    /// EPERM, ENOSPC and the like.
+    pub fn stage_node(&self, mode: u32, rdev: (u32, u32)) -> Result<Staged<'_>> {
+        self.named(|dir, name| make::mknod(dir, name, mode, rdev))
+    }
+
+    /// Stages a whiteout: a character device 0:0.
+    ///
+    /// # Errors
+    /// EPERM where the file system or the user namespace does not allow it; ENOSPC.
+    pub fn stage_whiteout(&self) -> Result<Staged<'_>> {
+        self.stage_node(libc_s_ifchr(), (0, 0))
+    }
+
+    /// Stages a further link of an object of the upper.
+    ///
+    /// # Errors
+    /// EMLINK, ENOENT and the like.
+    pub fn stage_link(&self, old: At<'_>) -> Result<Staged<'_>> {
+        self.named(|dir, name| make::link(old, dir, name))
+    }
+}
+
+fn libc_s_ifchr() -> u32 {
+    plyfs_sys::stat::Kind::Char.mode_bits()
+}
+
+/// Something prepared in the workdir. Dropping it without publishing removes it.
+#[derive(Debug)]
+#[must_use = "a staged object is removed unless it is published"]
+pub struct Staged<'w> {
+    work: &'w Workdir,
+    name: Option<NameBuf>,
+    fd: Option<OwnedFd>,
+}
+
+impl Staged<'_> {
+    /// The staged object as a target of calls.
+    pub fn at(&self) -> At<'_> {
+        match (&self.fd, &self.name) {
+            (Some(fd), _) => At::object(fd),
+            (None, Some(name)) => At::entry(self.work.fd.as_fd(), name),
+            (None, None) => At::object(&self.work.fd),
+        }
+    }
+
+    /// The open file of a staged regular file.
+    #[must_use]
+    pub fn file(&self) -> Option<BorrowedFd<'_>> {
+        self.fd.as_ref().map(AsFd::as_fd)
+    }
+
+    /// Gives the object the name `name` in `dir`, which nothing has yet.
+    ///
+    /// # Errors
+    /// EEXIST when something has the name; ENOSPC and the like. The staged object is then gone.
+    pub fn publish_new(mut self, dir: BorrowedFd<'_>, name: &Name) -> Result<Option<OwnedFd>> {
+        match &self.name {
+            Some(temp) => {
+                make::rename(self.work.fd.as_fd(), temp, dir, name, Rename::NOREPLACE)?;
+                self.name = None;
+            }
+            None => make::link(self.at(), dir, name)?,
+        }
+        Ok(self.fd.take())
+    }
+
+    /// Gives the object the name `name` in `dir` in place of the non-directory that has it.
+    ///
+    /// # Errors
+    /// EISDIR, ENOSPC and the like. The staged object is then gone.
+    pub fn publish_over(mut self, dir: BorrowedFd<'_>, name: &Name) -> Result<Option<OwnedFd>> {
+        let temp = self.ensure_name()?;
+        make::rename(self.work.fd.as_fd(), &temp, dir, name, Rename::empty())?;
+        self.name = None;
+        Ok(self.fd.take())
+    }
+
+    /// Swaps the object with what has the name `name` in `dir`, and removes that with all that is
+    /// below it. The swap is the atomic step; a failed removal leaves litter that the next mount
+    /// clears, and is logged.
+    ///
+    /// # Errors
+    /// ENOENT, ENOSPC and the like. The staged object is then gone.
+    pub fn publish_exchange(mut self, dir: BorrowedFd<'_>, name: &Name) -> Result<()> {
+        let temp = self.ensure_name()?;
+        make::rename(self.work.fd.as_fd(), &temp, dir, name, Rename::EXCHANGE)?;
+        self.name = None;
+        if let Err(e) = clean::remove_tree(self.work.fd.as_fd(), &temp) {
+            tracing::warn!("removing a replaced object from the workdir: {e}");
+        }
+        Ok(())
+    }
+
+    /// Keeps a staged file without a name, for an object that was unlinked while open.
+    ///
+    /// # Errors
+    /// EINVAL when the staged object is not a regular file.
+    pub fn keep_nameless(mut self) -> Result<OwnedFd> {
+        let fd = self.fd.take();
+        fd.ok_or_else(|| SysError::new("stage nameless file", Errno::EINVAL))
+    }
+
+    fn ensure_name(&mut self) -> Result<NameBuf> {
+        if let Some(name) = &self.name {
+            return Ok(name.clone());
+        }
+        let name = self.work.temp_name()?;
+        make::link(self.at(), self.work.fd.as_fd(), &name)?;
+        self.name = Some(name.clone());
+        Ok(name)
+    }
+}
+
+impl Drop for Staged<'_> {
+    fn drop(&mut self) {
+        if let Some(name) = &self.name {
+            if let Err(e) = clean::remove_tree(self.work.fd.as_fd(), name) {
+                tracing::warn!("removing a staged object: {e}");
+            }
+        }
+    }
+}

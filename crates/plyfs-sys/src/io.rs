@@ -1,0 +1,222 @@
+//! Reading, writing and syncing open files, and the ioctls of chattr.
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use crate::call::{check, check_len};
+use crate::error::{Errno, Result, SysError};
+
+fn offset(call: &'static str, off: u64) -> Result<i64> {
+    i64::try_from(off).map_err(|_| SysError::new(call, Errno::EINVAL))
+}
+
+/// Reads at `off` until `buf` is full or the file ends; answers the bytes read.
+///
+/// # Errors
+/// EIO and the like.
+pub fn pread(fd: BorrowedFd<'_>, buf: &mut [u8], off: u64) -> Result<usize> {
+    let start = offset("pread", off)?;
+    let mut done = 0;
+    while done < buf.len() {
+        let rest = &mut buf[done..];
+        // SAFETY: the kernel writes at most rest.len() bytes into rest.
+        let rc = unsafe {
+            libc::pread(
+                fd.as_raw_fd(),
+                rest.as_mut_ptr().cast(),
+                rest.len(),
+                start.saturating_add(done.cast_signed() as i64),
+            )
+        };
+        match check_len("pread", b"", rc) {
+            Ok(0) => break,
+            Ok(n) => done += n,
+            Err(e) if e.errno() == Errno::EINTR => {}
+            Err(_) if done > 0 => break,
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(done)
+}
+
+/// Writes `buf` at `off`; answers the bytes written, fewer only when the rest failed.
+///
+/// # Errors
+/// ENOSPC, EDQUOT, EFBIG, EIO and the like when nothing was written.
+pub fn pwrite(fd: BorrowedFd<'_>, buf: &[u8], off: u64) -> Result<usize> {
+    let start = offset("pwrite", off)?;
+    let mut done = 0;
+    while done < buf.len() {
+        let rest = &buf[done..];
+        // SAFETY: rest is only read.
+        let rc = unsafe {
+            libc::pwrite(
+                fd.as_raw_fd(),
+                rest.as_ptr().cast(),
+                rest.len(),
+                start.saturating_add(done.cast_signed() as i64),
+            )
+        };
+        match check_len("pwrite", b"", rc) {
+            Ok(0) => break,
+            Ok(n) => done += n,
+            Err(e) if e.errno() == Errno::EINTR => {}
+            Err(_) if done > 0 => break,
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(done)
+}
+
+/// Makes data and attributes of an open file or directory durable; `data_only` leaves out
+/// attributes that are not needed to read the data back.
+///
+/// # Errors
+/// EIO, ENOSPC and the like.
+pub fn fsync(fd: BorrowedFd<'_>, data_only: bool) -> Result<()> {
+    // SAFETY: no memory is touched.
+    let rc = unsafe {
+        if data_only {
+            libc::fdatasync(fd.as_raw_fd())
+        } else {
+            libc::fsync(fd.as_raw_fd())
+        }
+    };
+    check("fsync", b"", rc)
+}
+
+/// `fallocate(2)` with its modes.
+///
+/// # Errors
+/// EOPNOTSUPP, ENOSPC, EINVAL and the like.
+pub fn fallocate(fd: BorrowedFd<'_>, mode: i32, off: u64, len: u64) -> Result<()> {
+    let (off, len) = (offset("fallocate", off)?, offset("fallocate", len)?);
+    // SAFETY: no memory is touched.
+    check("fallocate", b"", unsafe {
+        libc::fallocate(fd.as_raw_fd(), mode, off, len)
+    })
+}
+
+/// `lseek(2)`: the resulting offset, for SEEK_DATA and SEEK_HOLE.
+///
+/// # Errors
+/// ENXIO past the end, EINVAL for an unknown whence.
+pub fn lseek(fd: BorrowedFd<'_>, off: i64, whence: i32) -> Result<i64> {
+    // SAFETY: no memory is touched.
+    let rc = unsafe { libc::lseek(fd.as_raw_fd(), off, whence) };
+    if rc == -1 {
+        Err(SysError::last("lseek"))
+    } else {
+        Ok(rc)
+    }
+}
+
+/// `copy_file_range(2)` between two open files at given offsets.
+///
+/// # Errors
+/// EXDEV, EINVAL, ENOSPC and the like.
+pub fn copy_range(
+    src: BorrowedFd<'_>,
+    src_off: u64,
+    dst: BorrowedFd<'_>,
+    dst_off: u64,
+    len: usize,
+) -> Result<usize> {
+    let mut from = offset("copy_file_range", src_off)?;
+    let mut to = offset("copy_file_range", dst_off)?;
+    // SAFETY: the two offsets are valid for reads and writes during the call.
+    let rc = unsafe {
+        libc::copy_file_range(
+            src.as_raw_fd(),
+            &raw mut from,
+            dst.as_raw_fd(),
+            &raw mut to,
+            len,
+            0,
+        )
+    };
+    check_len("copy_file_range", b"", rc)
+}
+
+/// Writes all of `bufs` in one `writev(2)`; a FUSE reply is one such write.
+///
+/// # Errors
+/// ENOENT when the request is gone, EINVAL and the like.
+pub fn write_vectored(fd: BorrowedFd<'_>, bufs: &[std::io::IoSlice<'_>]) -> Result<usize> {
+    nix::sys::uio::writev(fd, bufs).map_err(|e| SysError::new("writev", e))
+}
+
+/// An ioctl of chattr(1) and its kin that reads or writes a fixed block of bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FileIoctl {
+    /// FS_IOC_GETFLAGS: 4 or 8 bytes out.
+    GetFlags,
+    /// FS_IOC_SETFLAGS: 4 or 8 bytes in.
+    SetFlags,
+    /// FS_IOC_GETVERSION: 4 or 8 bytes out.
+    GetVersion,
+    /// FS_IOC_FSGETXATTR: struct fsxattr out.
+    FsGetXattr,
+    /// FS_IOC_FSSETXATTR: struct fsxattr in.
+    FsSetXattr,
+}
+
+/// Size of struct fsxattr in bytes.
+pub const FSXATTR_SIZE: usize = 28;
+
+impl FileIoctl {
+    /// The operation with the request number `cmd`, both the native and the 32-bit form.
+    #[must_use]
+    pub fn from_request(cmd: u32) -> Option<Self> {
+        Some(match cmd {
+            0x8008_6601 | 0x8004_6601 => Self::GetFlags,
+            0x4008_6602 | 0x4004_6602 => Self::SetFlags,
+            0x8008_7601 | 0x8004_7601 => Self::GetVersion,
+            0x801c_581f => Self::FsGetXattr,
+            0x401c_5820 => Self::FsSetXattr,
+            _ => return None,
+        })
+    }
+
+    /// Whether the operation changes the file.
+    #[must_use]
+    pub fn writes(self) -> bool {
+        matches!(self, Self::SetFlags | Self::FsSetXattr)
+    }
+
+    fn request(self) -> libc::c_ulong {
+        match self {
+            Self::GetFlags => 0x8008_6601,
+            Self::SetFlags => 0x4008_6602,
+            Self::GetVersion => 0x8008_7601,
+            Self::FsGetXattr => 0x801c_581f,
+            Self::FsSetXattr => 0x401c_5820,
+        }
+    }
+}
+
+/// Runs the ioctl on an open file or directory; `data` is its argument, in and out.
+///
+/// # Errors
+/// ENOTTY where the file system has no such ioctl, EPERM, EINVAL and the like.
+pub fn file_ioctl(fd: BorrowedFd<'_>, op: FileIoctl, data: &[u8]) -> Result<[u8; 32]> {
+    let mut arg = [0u8; 32];
+    let n = data.len().min(FSXATTR_SIZE);
+    arg[..n].copy_from_slice(&data[..n]);
+    // SAFETY: every operation reads or writes at most 28 bytes of arg, which has 32.
+    let rc = unsafe { libc::ioctl(fd.as_raw_fd(), op.request(), arg.as_mut_ptr()) };
+    check("ioctl", b"", rc)?;
+    Ok(arg)
+}
+
+/// Takes an exclusive `flock(2)` without waiting; false when another open file holds it.
+///
+/// # Errors
+/// ENOLCK and the like.
+pub fn try_lock(fd: BorrowedFd<'_>) -> Result<bool> {
+    // SAFETY: no memory is touched.
+    let rc = unsafe { libc::flock(fd.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) };
+    match check("flock", b"", rc) {
+        Ok(()) => Ok(true),
+        Err(e) if e.errno() == Errno::EWOULDBLOCK => Ok(false),
+        Err(e) => Err(e),
+    }
+}

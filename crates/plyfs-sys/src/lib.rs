@@ -1,0 +1,27 @@
+//! How do we ask the kernel? Typed, I/O-safe system calls; the only `unsafe` code of plyfs.
+#![allow(
+    unsafe_code,
+    reason = "this crate is the one place where system calls are made"
+)]
+
+pub mod at;
+pub mod attr;
+pub mod copy;
+pub mod dir;
+pub mod error;
+pub mod handle;
+pub mod io;
+pub mod make;
+pub mod mount;
+pub mod name;
+pub mod open;
+pub mod process;
+pub mod stat;
+pub mod thread;
+pub mod xattr;
+
+mod call;
+
+pub use at::At;
+pub use error::{Errno, Result, SysError};
+pub use name::{Name, NameBuf};

@@ -1,0 +1,1 @@
+//! Mounting and unmounting a FUSE file system, and the mount table.

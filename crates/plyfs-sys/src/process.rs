@@ -1,0 +1,1 @@
+//! Daemonising, signals, resource limits and what the process may do.

@@ -1,0 +1,110 @@
+//! What a thread acts as: file system ids and umask of the caller it works for.
+use std::cell::Cell;
+
+use crate::error::{Result, SysError};
+
+thread_local! {
+    /// The umask this thread has set for itself; None until it left the process's fs_struct.
+    static UMASK: Cell<Option<u32>> = const { Cell::new(None) };
+}
+
+/// Gives the calling thread a umask of its own and sets it.
+///
+/// Threads share one umask until `unshare(CLONE_FS)`; afterwards the backing file system applies
+/// the caller's umask exactly where the kernel would: not where a default ACL rules.
+///
+/// # Errors
+/// ENOMEM from unshare.
+pub fn set_umask(mask: u32) -> Result<()> {
+    UMASK.with(|own| {
+        if own.get() == Some(mask) {
+            return Ok(());
+        }
+        if own.get().is_none() {
+            // SAFETY: unshare(CLONE_FS) only detaches this thread's fs_struct.
+            if unsafe { libc::unshare(libc::CLONE_FS) } == -1 {
+                return Err(SysError::last("unshare(CLONE_FS)"));
+            }
+        }
+        // SAFETY: umask cannot fail and touches no memory.
+        unsafe { libc::umask(mask) };
+        own.set(Some(mask));
+        Ok(())
+    })
+}
+
+/// Acts as another user and group for file creation until dropped.
+///
+/// Dropping restores the process's own effective ids. CAP_DAC_OVERRIDE and its kin leave the
+/// effective set while the fsuid is not 0 and come back with it (capabilities(7)).
+#[derive(Debug)]
+#[must_use = "the ids are restored when this is dropped"]
+pub struct ActAs {
+    uid: Option<u32>,
+    gid: Option<u32>,
+}
+
+impl ActAs {
+    /// Switches the thread's fsuid and fsgid; ids that are already right cost nothing.
+    ///
+    /// # Errors
+    /// EPERM when the process may not take the ids (its user namespace does not map them).
+    pub fn new(uid: u32, gid: u32) -> Result<Self> {
+        // SAFETY: the get*id calls cannot fail.
+        let (own_uid, own_gid) = unsafe { (libc::geteuid(), libc::getegid()) };
+        let mut act = Self {
+            uid: None,
+            gid: None,
+        };
+        if gid != own_gid {
+            act.gid = Some(own_gid);
+            set_fsgid(gid)?;
+        }
+        if uid != own_uid {
+            act.uid = Some(own_uid);
+            set_fsuid(uid)?;
+        }
+        Ok(act)
+    }
+}
+
+impl Drop for ActAs {
+    fn drop(&mut self) {
+        // SAFETY: setfsuid and setfsgid to the effective id always succeed.
+        unsafe {
+            if let Some(uid) = self.uid {
+                libc::syscall(libc::SYS_setfsuid, uid);
+            }
+            if let Some(gid) = self.gid {
+                libc::syscall(libc::SYS_setfsgid, gid);
+            }
+        }
+    }
+}
+
+/// setfsuid(2) reports no error: a second call with an invalid id tells what is in force.
+fn set_fsuid(uid: u32) -> Result<()> {
+    // SAFETY: both calls change or read only this thread's credentials.
+    let now = unsafe {
+        libc::syscall(libc::SYS_setfsuid, uid);
+        libc::syscall(libc::SYS_setfsuid, u32::MAX)
+    };
+    in_force("setfsuid", now, uid)
+}
+
+fn set_fsgid(gid: u32) -> Result<()> {
+    // SAFETY: both calls change or read only this thread's credentials.
+    let now = unsafe {
+        libc::syscall(libc::SYS_setfsgid, gid);
+        libc::syscall(libc::SYS_setfsgid, u32::MAX)
+    };
+    in_force("setfsgid", now, gid)
+}
+
+fn in_force(call: &'static str, now: libc::c_long, wanted: u32) -> Result<()> {
+    if now as u32 == wanted {
+        Ok(())
+    } else {
+        Err(SysError::new(call, crate::Errno::EPERM))
+    }
+}

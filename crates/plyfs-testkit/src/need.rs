@@ -1,0 +1,97 @@
+//! Asks whether this machine can run a test, so that a test skips loudly instead of failing.
+use std::path::Path;
+
+/// Whether the tests run as root of the initial user namespace.
+#[must_use]
+pub fn is_root() -> bool {
+    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    let full = map.split_whitespace().eq(["0", "0", "4294967295"]);
+    nix::unistd::geteuid().is_root() && full
+}
+
+/// Whether a program called `name` is in PATH or, for absolute names, is there.
+#[must_use]
+pub fn has_program(name: &str) -> bool {
+    if name.starts_with('/') {
+        return Path::new(name).exists();
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let system = ["/usr/sbin", "/sbin"].map(Path::new);
+    std::env::split_paths(&path).any(|dir| dir.join(name).exists())
+        || system.iter().any(|dir| dir.join(name).exists())
+}
+
+/// Whether `/dev/fuse` can be opened.
+#[must_use]
+pub fn can_mount_fuse() -> bool {
+    std::fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open("/dev/fuse")
+        .is_ok()
+}
+
+/// Whether the kernel has overlayfs.
+#[must_use]
+pub fn can_mount_overlay() -> bool {
+    let listed = || {
+        std::fs::read_to_string("/proc/filesystems")
+            .is_ok_and(|list| list.lines().any(|line| line.ends_with("\toverlay")))
+    };
+    // The file system may be a module that nobody has asked for yet.
+    listed()
+        || (std::process::Command::new("modprobe")
+            .arg("overlay")
+            .status()
+            .is_ok()
+            && listed())
+}
+
+/// Ends the test with a line on stderr unless it runs as root.
+#[macro_export]
+macro_rules! need_root {
+    () => {
+        if !$crate::is_root() {
+            eprintln!(
+                "SKIP {}: needs root of the initial user namespace",
+                module_path!()
+            );
+            return;
+        }
+    };
+}
+
+/// Ends the test with a line on stderr unless the named programs are installed.
+#[macro_export]
+macro_rules! need {
+    ($($program:expr),+ $(,)?) => {
+        $(if !$crate::has_program($program) {
+            eprintln!("SKIP {}: needs the program {}", module_path!(), $program);
+            return;
+        })+
+    };
+}
+
+/// Ends the test with a line on stderr unless a FUSE file system can be mounted here.
+#[macro_export]
+macro_rules! need_fuse {
+    () => {
+        $crate::need_root!();
+        if !$crate::can_mount_fuse() {
+            eprintln!("SKIP {}: needs /dev/fuse", module_path!());
+            return;
+        }
+    };
+}
+
+/// Ends the test with a line on stderr unless kernel overlayfs can be mounted here.
+#[macro_export]
+macro_rules! need_overlay {
+    () => {
+        $crate::need_root!();
+        if !$crate::can_mount_overlay() {
+            eprintln!("SKIP {}: needs kernel overlayfs", module_path!());
+            return;
+        }
+    };
+}

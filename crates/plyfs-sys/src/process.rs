@@ -1,1 +1,219 @@
-//! Daemonising, signals, resource limits and what the process may do.
+//! What this process is and becomes: credentials, limits, stop signals, fork and detaching.
+use std::fs;
+use std::mem::MaybeUninit;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::MetadataExt;
+
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::Pid;
+
+use crate::call::{check, check_long};
+use crate::error::{Errno, Result, SysError};
+
+/// Inode number of the initial user namespace in nsfs (PROC_USER_INIT_INO of proc_ns.h).
+const INITIAL_USER_NS: u64 = 0xEFFF_FFFD;
+/// `_LINUX_CAPABILITY_VERSION_3` of linux/capability.h.
+const CAPABILITY_VERSION: u32 = 0x2008_0522;
+/// CAP_SYS_ADMIN of linux/capability.h.
+const CAP_SYS_ADMIN: u32 = 21;
+
+/// Effective user id.
+#[must_use]
+pub fn euid() -> u32 {
+    nix::unistd::geteuid().as_raw()
+}
+
+/// Effective group id.
+#[must_use]
+pub fn egid() -> u32 {
+    nix::unistd::getegid().as_raw()
+}
+
+/// Whether the process lives in the initial user namespace; without /proc the answer is no, which
+/// costs abilities but never claims one.
+#[must_use]
+pub fn in_initial_user_ns() -> bool {
+    fs::metadata("/proc/self/ns/user").is_ok_and(|m| m.ino() == INITIAL_USER_NS)
+}
+
+/// Whether CAP_SYS_ADMIN is effective in the process's own user namespace.
+#[must_use]
+pub fn has_sys_admin() -> bool {
+    #[repr(C)]
+    struct Header {
+        version: u32,
+        pid: i32,
+    }
+    #[repr(C)]
+    #[derive(Clone, Copy, Default)]
+    struct Data {
+        effective: u32,
+        permitted: u32,
+        inheritable: u32,
+    }
+    let mut header = Header {
+        version: CAPABILITY_VERSION,
+        pid: 0,
+    };
+    let mut data = [Data::default(); 2];
+    // SAFETY: version 3 reads the header and writes the two Data elements that `data` has.
+    let rc = unsafe { libc::syscall(libc::SYS_capget, &raw mut header, data.as_mut_ptr()) };
+    check_long("capget", b"", rc).is_ok() && data[0].effective & (1 << CAP_SYS_ADMIN) != 0
+}
+
+/// Raises the soft limit of open descriptors to the hard limit; answers the limit now in force.
+///
+/// # Errors
+/// What `getrlimit` and `setrlimit` answer.
+pub fn raise_nofile_limit() -> Result<u64> {
+    let mut limit = MaybeUninit::<libc::rlimit>::uninit();
+    // SAFETY: limit is valid for writes of one rlimit.
+    check("getrlimit", b"", unsafe {
+        libc::getrlimit(libc::RLIMIT_NOFILE, limit.as_mut_ptr())
+    })?;
+    // SAFETY: getrlimit succeeded, so it filled the buffer.
+    let mut limit = unsafe { limit.assume_init() };
+    if limit.rlim_cur < limit.rlim_max {
+        limit.rlim_cur = limit.rlim_max;
+        // SAFETY: limit is only read.
+        check("setrlimit", b"", unsafe {
+            libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit)
+        })?;
+    }
+    Ok(limit.rlim_cur)
+}
+
+/// A process made by [`fork`].
+#[derive(Debug)]
+pub struct Child(Pid);
+
+impl Child {
+    /// Waits for the end of the process: its exit status, or 128 + the signal that killed it.
+    ///
+    /// # Errors
+    /// ECHILD when somebody else has already waited for it.
+    pub fn wait(&self) -> Result<i32> {
+        loop {
+            match waitpid(self.0, None) {
+                Ok(WaitStatus::Exited(_, code)) => return Ok(code),
+                Ok(WaitStatus::Signaled(_, signal, _)) => return Ok(128 + signal as i32),
+                Ok(_) | Err(Errno::EINTR) => {}
+                Err(e) => return Err(SysError::new("waitpid", e)),
+            }
+        }
+    }
+}
+
+/// On which side of a [`fork`] the caller is.
+#[derive(Debug)]
+pub enum Fork {
+    /// The process that called, with a handle to the new one.
+    Parent(Child),
+    /// The new process.
+    Child,
+}
+
+/// Splits the process in two.
+///
+/// # Errors
+/// EBUSY when the process already has more than one thread: the others would be missing in the
+/// child, with whatever locks they hold. Otherwise what `fork(2)` answers.
+pub fn fork() -> Result<Fork> {
+    if thread_count().is_some_and(|n| n > 1) {
+        return Err(SysError::new("fork", Errno::EBUSY));
+    }
+    // SAFETY: no other thread exists, so no lock can be held by a thread that is not copied.
+    match unsafe { nix::unistd::fork() } {
+        Ok(nix::unistd::ForkResult::Parent { child }) => Ok(Fork::Parent(Child(child))),
+        Ok(nix::unistd::ForkResult::Child) => Ok(Fork::Child),
+        Err(e) => Err(SysError::new("fork", e)),
+    }
+}
+
+fn thread_count() -> Option<usize> {
+    Some(fs::read_dir("/proc/self/task").ok()?.count())
+}
+
+/// Leaves the terminal and the working directory, so that neither is held by a daemon.
+///
+/// # Errors
+/// EPERM when the process leads a process group already.
+pub fn leave_session() -> Result<()> {
+    nix::unistd::setsid().map_err(|e| SysError::new("setsid", e))?;
+    nix::unistd::chdir("/").map_err(|e| SysError::on("chdir", b"/", e))
+}
+
+/// Points descriptors 0, 1 and 2 to /dev/null: whoever reads a pipe that was our stderr sees its
+/// end.
+///
+/// # Errors
+/// What opening /dev/null answers.
+pub fn release_stdio() -> Result<()> {
+    let null = fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open("/dev/null")
+        .map_err(|e| {
+            SysError::on(
+                "open",
+                b"/dev/null",
+                Errno::from_raw(e.raw_os_error().unwrap_or(libc::EIO)),
+            )
+        })?;
+    for fd in 0..=2 {
+        // SAFETY: replaces a standard descriptor, which no owned descriptor of ours is: the Rust
+        // runtime has filled 0 to 2 before main, so later opens got larger numbers.
+        check("dup2", b"", unsafe { libc::dup2(null.as_raw_fd(), fd) })?;
+    }
+    Ok(())
+}
+
+/// The signals that ask a daemon to stop, blocked so that one thread can wait for them.
+#[derive(Debug, Clone, Copy)]
+pub struct StopSignals(SigSet);
+
+impl StopSignals {
+    /// Blocks SIGTERM, SIGINT and SIGHUP in this thread and in all it starts from now on.
+    ///
+    /// # Errors
+    /// What `pthread_sigmask` answers.
+    pub fn block() -> Result<Self> {
+        let mut set = SigSet::empty();
+        for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
+            set.add(signal);
+        }
+        set.thread_block()
+            .map_err(|e| SysError::new("pthread_sigmask", e))?;
+        Ok(Self(set))
+    }
+
+    /// Waits for the next of the signals and answers its name.
+    ///
+    /// # Errors
+    /// What `sigwait` answers.
+    pub fn wait(&self) -> Result<&'static str> {
+        self.0
+            .wait()
+            .map(Signal::as_str)
+            .map_err(|e| SysError::new("sigwait", e))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nofile_limit_is_raised_to_the_hard_limit() {
+        let first = raise_nofile_limit().unwrap();
+        assert!(first > 0);
+        assert_eq!(raise_nofile_limit().unwrap(), first);
+    }
+
+    #[test]
+    fn fork_refuses_a_process_with_threads() {
+        // The test harness runs this in a thread beside its main thread.
+        assert_eq!(fork().unwrap_err().errno(), Errno::EBUSY);
+    }
+}

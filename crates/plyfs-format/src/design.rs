@@ -67,7 +67,8 @@
 //!
 //! # Where we are stricter than the kernel
 //!
-//! - A redirect with `.`, `..`, NUL or a name over 255 bytes is malformed. The kernel fails later, looking it up.
+//! - A redirect with `.`, `..`, NUL or a name over 255 bytes is malformed. The kernel takes it and fails, or finds nothing,
+//!   when it looks the name up.
 //! - A `metacopy` length field must equal the size; so must the header of `origin` fit its length field.
 //! - An escaped name needs the whole `overlay.`; the kernel compares one byte less in the `trusted` namespace, so that
 //!   `trusted.overlay.overlayX` counts as escaped there. No one writes such names.

@@ -1,0 +1,307 @@
+//! From a specification to opened and checked layers; nothing on disk changes here.
+//!
+//! Every path is opened once, before mounting: a mountpoint may be one of the layers, and a
+//! daemon works in another directory than the operator.
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use plyfs_layer::LayerRoot;
+use plyfs_sys::mount::{self, ancestry, mounts};
+use plyfs_sys::stat::{Kind, LayerIno, Stat, stat_fd, stat_opt};
+use plyfs_sys::{At, Errno, Name, SysError, io, open, process};
+use plyfs_union::{UnionConfig, UpperRoots};
+
+use crate::error::{MountError, Place, Role};
+use crate::spec::MountSpec;
+
+/// As many as kernel overlayfs takes (OVL_MAX_STACK).
+pub const MAX_LOWERS: usize = 500;
+/// How long a directory that another mount uses is waited for: container runtimes mount again
+/// within milliseconds of an unmount.
+const LOCK_PATIENCE: Duration = Duration::from_secs(2);
+const LOCK_PAUSE: Duration = Duration::from_millis(10);
+
+/// A directory of the stack, opened.
+struct Opened {
+    place: Place,
+    root: LayerRoot,
+    stat: Stat,
+    /// Identities of all directories above it, itself excluded.
+    above: Vec<LayerIno>,
+}
+
+impl Opened {
+    fn is_inside(&self, outer: &Self) -> bool {
+        self.above.contains(&outer.root.id())
+    }
+}
+
+/// Everything a mount needs, checked.
+#[derive(Debug)]
+pub struct Assembled {
+    /// The stack for the engine.
+    pub config: UnionConfig,
+    /// Exclusive locks on upper and workdir, held as long as this lives.
+    pub locks: Vec<OwnedFd>,
+    /// Where to mount.
+    pub target: Target,
+}
+
+/// How the connection to the kernel comes about.
+#[derive(Debug)]
+pub enum Target {
+    /// Mount on this directory (an absolute path without symbolic links) a new connection.
+    Directory {
+        /// Where.
+        path: PathBuf,
+        /// The connection; None where the helper has to open it.
+        dev: Option<OwnedFd>,
+    },
+    /// Somebody has mounted already and hands over the connection.
+    Inherited(OwnedFd),
+}
+
+/// Opens the layers and checks that they can be stacked and mounted.
+///
+/// # Errors
+/// See [`MountError`]. Nothing has been changed then.
+pub fn assemble(spec: &MountSpec) -> Result<Assembled, MountError> {
+    check_counts(spec)?;
+    let lowers = open_all(Role::Lower, &spec.lowers)?;
+    let upper = open_all(Role::Upper, spec.upper.as_slice())?;
+    let work = open_all(Role::Work, spec.work.as_slice())?;
+    check_same_mount(&upper, &work)?;
+    check_apart(&lowers, &upper, &work)?;
+    let target = open_target(&spec.mountpoint, &[&lowers, &upper, &work])?;
+    let locks = lock(upper.iter().chain(&work))?;
+    work.iter().try_for_each(check_volatile)?;
+    let pair = upper.into_iter().zip(work).next();
+    Ok(Assembled {
+        config: UnionConfig {
+            lowers: lowers.into_iter().map(|o| o.root).collect(),
+            upper: pair.map(|(upper, work)| UpperRoots {
+                upper: upper.root,
+                work: work.root,
+            }),
+            options: spec.union.clone(),
+        },
+        locks,
+        target,
+    })
+}
+
+fn check_counts(spec: &MountSpec) -> Result<(), MountError> {
+    let count = spec.lowers.len();
+    match (&spec.upper, &spec.work) {
+        (Some(upper), None) => Err(MountError::UpperWithoutWork {
+            upper: upper.clone(),
+        }),
+        (None, Some(work)) => Err(MountError::WorkWithoutUpper { work: work.clone() }),
+        _ if count == 0 => Err(MountError::NoLower),
+        _ if count > MAX_LOWERS => Err(MountError::TooManyLowers {
+            count,
+            max: MAX_LOWERS,
+        }),
+        _ => Ok(()),
+    }
+}
+
+fn open_all(role: Role, paths: &[PathBuf]) -> Result<Vec<Opened>, MountError> {
+    paths
+        .iter()
+        .map(|path| {
+            open_one(Place {
+                role,
+                path: path.clone(),
+            })
+        })
+        .collect()
+}
+
+fn open_one(place: Place) -> Result<Opened, MountError> {
+    let root = match LayerRoot::open(&place.path) {
+        Ok(root) => root,
+        Err(e) if e.errno() == Errno::ENOENT => return Err(MountError::Missing(place)),
+        Err(e) if e.errno() == Errno::ENOTDIR && is_no_directory(&place.path) => {
+            return Err(MountError::NotDirectory(place));
+        }
+        Err(source) => return Err(MountError::Unreadable { place, source }),
+    };
+    let looked = || {
+        // An O_PATH descriptor says nothing about the right to read.
+        drop(open::open_dir_for_list(root.as_fd())?);
+        let stat = stat_fd(root.as_fd())?;
+        let mut above = ancestry(root.as_fd())?;
+        above.remove(0);
+        Ok((stat, above))
+    };
+    match looked() {
+        Ok((stat, above)) => Ok(Opened {
+            place,
+            root,
+            stat,
+            above,
+        }),
+        Err(source) => Err(MountError::Unreadable { place, source }),
+    }
+}
+
+/// Tells a layer that is a file from one whose parent is a file; the latter does not exist.
+fn is_no_directory(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|m| !m.is_dir())
+}
+
+/// Staged changes are renamed from the workdir to the upper, which only works within one mount.
+fn check_same_mount(upper: &[Opened], work: &[Opened]) -> Result<(), MountError> {
+    for (upper, work) in upper.iter().zip(work) {
+        let one_device = upper.stat.dev == work.stat.dev;
+        if !one_device || upper.stat.mnt_id != work.stat.mnt_id {
+            return Err(MountError::WorkElsewhere {
+                work: work.place.path.clone(),
+                upper: upper.place.path.clone(),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Nothing is in the stack twice, and nothing that is written lies in or around another part.
+fn check_apart(lowers: &[Opened], upper: &[Opened], work: &[Opened]) -> Result<(), MountError> {
+    let all: Vec<&Opened> = upper.iter().chain(work).chain(lowers).collect();
+    for (i, a) in all.iter().enumerate() {
+        for b in &all[i + 1..] {
+            if a.root.id() == b.root.id() {
+                return Err(MountError::SameTwice {
+                    first: a.place.clone(),
+                    second: b.place.clone(),
+                });
+            }
+            let both_lower = a.place.role == Role::Lower && b.place.role == Role::Lower;
+            if both_lower {
+                continue;
+            }
+            for (inner, outer) in [(a, b), (b, a)] {
+                if inner.is_inside(outer) {
+                    return Err(MountError::Nested {
+                        inner: inner.place.clone(),
+                        outer: outer.place.clone(),
+                    });
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn open_target(path: &Path, layers: &[&[Opened]]) -> Result<Target, MountError> {
+    if let Some(dev) = mount::inherited_connection(path) {
+        return Ok(Target::Inherited(dev));
+    }
+    let fd = open::open_dir_path(path).map_err(|e| mountpoint_error(path, e))?;
+    let dirs = ancestry(fd.as_fd()).map_err(|e| mountpoint_error(path, e))?;
+    for layer in layers.iter().copied().flatten() {
+        // Mounting on a layer itself hides it from others and not from the daemon, which holds it
+        // open; a mount below it would be found by the daemon and wait for itself.
+        let inside = dirs.iter().skip(1).any(|id| *id == layer.root.id());
+        if inside {
+            let layer = layer.place.clone();
+            return Err(MountError::MountpointInside {
+                path: path.to_owned(),
+                layer,
+            });
+        }
+    }
+    let full = std::fs::canonicalize(path).map_err(|e| {
+        let errno = Errno::from_raw(e.raw_os_error().unwrap_or(0));
+        mountpoint_error(path, SysError::new("realpath", errno))
+    })?;
+    Ok(Target::Directory {
+        path: full,
+        dev: open_dev_fuse()?,
+    })
+}
+
+fn mountpoint_error(path: &Path, source: SysError) -> MountError {
+    let path = path.to_owned();
+    match source.errno() {
+        Errno::ENOENT => MountError::MountpointMissing { path },
+        Errno::ENOTDIR => MountError::MountpointNotDirectory { path },
+        Errno::ENOTCONN => MountError::MountpointDead { path },
+        _ => MountError::Mountpoint { path, source },
+    }
+}
+
+/// Opens a connection for who can mount; others need the helper, which opens its own.
+fn open_dev_fuse() -> Result<Option<OwnedFd>, MountError> {
+    match mount::open_dev_fuse() {
+        Err(e) if matches!(e.errno(), Errno::ENOENT | Errno::ENODEV | Errno::ENXIO) => {
+            Err(MountError::NoDevFuse)
+        }
+        Err(e) if matches!(e.errno(), Errno::EACCES | Errno::EPERM) => {
+            Err(MountError::DevFuseDenied(e))
+        }
+        Err(e) => Err(MountError::DevFuse(e)),
+        Ok(dev) if process::has_sys_admin() => Ok(Some(dev)),
+        Ok(_) if mount::helper().is_some() => Ok(None),
+        Ok(_) => Err(MountError::NoPrivilege),
+    }
+}
+
+/// Takes upper and workdir for this process alone.
+fn lock<'a>(dirs: impl Iterator<Item = &'a Opened>) -> Result<Vec<OwnedFd>, MountError> {
+    let until = Instant::now() + LOCK_PATIENCE;
+    dirs.map(|dir| {
+        let fd = open::open_dir_for_list(dir.root.as_fd())?;
+        while !io::try_lock(fd.as_fd())? || kernel_uses(dir) {
+            if Instant::now() >= until {
+                return Err(MountError::InUse(dir.place.clone()));
+            }
+            std::thread::sleep(LOCK_PAUSE);
+        }
+        Ok(fd)
+    })
+    .collect()
+}
+
+/// Whether a kernel overlayfs mount that this process can see writes to the directory.
+fn kernel_uses(dir: &Opened) -> bool {
+    let overlays = mounts()
+        .unwrap_or_default()
+        .into_iter()
+        .filter(|m| m.fstype == "overlay");
+    overlays.into_iter().any(|m| {
+        let mut parsed = crate::options::Parsed::default();
+        let options = std::os::unix::ffi::OsStrExt::as_bytes(m.super_options.as_os_str());
+        let mode = crate::options::Mode::Compat;
+        if crate::options::parse(options, mode, &mut parsed).is_err() {
+            return false;
+        }
+        let mut spec = MountSpec::new(m.target, "overlay", crate::spec::Invoker::User);
+        spec.apply(&parsed.given).is_ok()
+            && spec.upper.iter().chain(&spec.work).any(|path| {
+                open::open_dir_path(path)
+                    .and_then(|fd| stat_fd(fd.as_fd()))
+                    .is_ok_and(|s| s.id() == dir.root.id())
+            })
+    })
+}
+
+/// Kernel overlayfs refuses the workdir of a volatile mount until somebody has looked at it
+/// (`ovl_workdir_cleanup_recurse()`, "incompat").
+fn check_volatile(work: &Opened) -> Result<(), MountError> {
+    let steps = ["work", "incompat", "volatile"];
+    let mut at = open::open_path_at(At::object(&work.root))?;
+    for step in steps {
+        let name = Name::new(step.as_bytes())?;
+        match stat_opt(At::entry(at.as_fd(), name))? {
+            Some(found) if found.kind() == Kind::Dir => at = open::open_dir(at.as_fd(), name)?,
+            _ => return Ok(()),
+        }
+    }
+    let marker = work.place.path.join("work/incompat/volatile");
+    Err(MountError::VolatileLeft {
+        work: work.place.path.clone(),
+        marker,
+    })
+}

@@ -1,0 +1,117 @@
+//! Running in the background: the parent waits until the mount answers or the reason why not.
+use std::io::{PipeWriter, Read, Write};
+
+use plyfs_sys::process::{self, Child, Fork};
+use plyfs_sys::{Errno, SysError};
+
+use crate::error::MountError;
+
+/// First byte of the daemon's message when the mount answers.
+const READY: u8 = b'R';
+/// First byte of the daemon's message when it gives up; the reason follows.
+const FAILED: u8 = b'E';
+
+/// Tells whoever waits that the mount answers.
+#[derive(Debug)]
+pub struct Ready {
+    pipe: Option<PipeWriter>,
+}
+
+impl Ready {
+    /// For a process that stays in the foreground: nobody waits.
+    #[must_use]
+    pub fn nobody_waits() -> Self {
+        Self { pipe: None }
+    }
+
+    /// Lets go of terminal, working directory and standard descriptors, then lets the parent go.
+    ///
+    /// # Errors
+    /// When the parent is gone: whoever wanted the mount has given up on it.
+    pub fn announce(mut self) -> Result<(), MountError> {
+        let Some(mut pipe) = self.pipe.take() else {
+            return Ok(());
+        };
+        process::leave_session()?;
+        process::release_stdio()?;
+        pipe.write_all(&[READY])
+            .map_err(|e| sys("write", &e).into())
+    }
+}
+
+fn sys(call: &'static str, e: &std::io::Error) -> SysError {
+    SysError::new(call, Errno::from_raw(e.raw_os_error().unwrap_or(0)))
+}
+
+/// Forks; the child runs `serve` and ends with it, the parent returns once the mount answers.
+///
+/// # Errors
+/// Why the mount was not made, as the child tells it.
+pub fn in_background(
+    serve: impl FnOnce(Ready) -> Result<(), MountError>,
+) -> Result<(), MountError> {
+    let (mut reader, writer) = std::io::pipe().map_err(|e| sys("pipe2", &e))?;
+    match process::fork()? {
+        Fork::Parent(child) => {
+            drop(writer);
+            let mut message = Vec::new();
+            wait_for_message(&mut reader, &mut message).map_err(|e| sys("read", &e))?;
+            verdict(&message, &child)
+        }
+        Fork::Child => {
+            drop(reader);
+            let code = run_child(writer, serve);
+            std::process::exit(code);
+        }
+    }
+}
+
+/// Reads until the daemon is ready, or to the end.
+fn wait_for_message(reader: &mut impl Read, message: &mut Vec<u8>) -> std::io::Result<()> {
+    let mut buf = [0u8; 1024];
+    loop {
+        match reader.read(&mut buf) {
+            Ok(0) => return Ok(()),
+            Ok(n) => message.extend_from_slice(&buf[..n]),
+            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+        if message.first() == Some(&READY) {
+            return Ok(());
+        }
+    }
+}
+
+fn verdict(message: &[u8], child: &Child) -> Result<(), MountError> {
+    match message.split_first() {
+        Some((&READY, _)) => Ok(()),
+        Some((&FAILED, reason)) => {
+            // The reason is what counts; the wait only leaves no zombie behind.
+            child.wait()?;
+            Err(MountError::Reported(
+                String::from_utf8_lossy(reason).into_owned(),
+            ))
+        }
+        _ => Err(MountError::DaemonDied {
+            status: child.wait()?,
+        }),
+    }
+}
+
+fn run_child(writer: PipeWriter, serve: impl FnOnce(Ready) -> Result<(), MountError>) -> i32 {
+    let Ok(mut own) = writer.try_clone() else {
+        return 1;
+    };
+    match serve(Ready { pipe: Some(writer) }) {
+        Ok(()) => 0,
+        Err(e) => {
+            let mut message = vec![FAILED];
+            message.extend_from_slice(e.to_string().as_bytes());
+            // Once the mount has answered the parent is gone and nobody reads.
+            if own.write_all(&message).is_err() {
+                tracing::error!("{e}");
+            }
+            1
+        }
+    }
+}

@@ -1,0 +1,15 @@
+//! Which options, which process, which mount? Parse, assemble, daemonise.
+#![forbid(unsafe_code)]
+
+pub mod assemble;
+pub mod compat;
+pub mod daemonize;
+pub mod error;
+pub mod options;
+pub mod session;
+pub mod spec;
+pub mod state;
+pub mod unmount;
+
+pub use error::MountError;
+pub use spec::MountSpec;

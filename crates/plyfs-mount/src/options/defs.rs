@@ -1,0 +1,351 @@
+//! The one table of mount options: name, value, where it is from, and what it does here.
+use plyfs_sys::mount::MountFlags;
+
+/// Whether an option has a value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Takes {
+    /// `name` alone.
+    Nothing,
+    /// `name=value`.
+    Value,
+    /// Either.
+    Either,
+}
+
+/// Who defined an option.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// plyfs itself.
+    Plyfs,
+    /// Kernel overlayfs.
+    Kernel,
+    /// fuse-overlayfs, C or Rust.
+    FuseOverlayfs,
+    /// libfuse and fusermount3.
+    Libfuse,
+    /// mount(8), fstab and the tools that read it.
+    Mount,
+}
+
+/// What an option does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Meaning {
+    /// `lowerdir=A:B`: the lower layers, topmost first.
+    Lowers,
+    /// `lowerdir+=A`: one more lower layer below the others.
+    LowerAppend,
+    /// `upperdir=`.
+    Upper,
+    /// `workdir=`.
+    Work,
+    /// `redirect_dir=`.
+    RedirectDir,
+    /// `metacopy=`.
+    Metacopy,
+    /// `index=`.
+    Index,
+    /// `userxattr`.
+    UserXattr,
+    /// `volatile`.
+    Volatile,
+    /// `fsync=0`: the same as volatile.
+    Fsync,
+    /// `timeout=SECONDS`.
+    Timeout,
+    /// `threads=N`.
+    Threads,
+    /// `threaded=0|1`: one thread or the default number.
+    Threaded,
+    /// `max_write=BYTES`.
+    MaxWrite,
+    /// `max_read=BYTES`.
+    MaxRead,
+    /// `fsname=`.
+    FsName,
+    /// `subtype=`.
+    Subtype,
+    /// `allow_other`.
+    AllowOther,
+    /// Sets flags of the mount.
+    Set(MountFlags),
+    /// Clears flags of the mount.
+    Clear(MountFlags),
+    /// What it asks for is always so, or it speaks to somebody else.
+    Granted,
+    /// The listed values ask for what is always so; any other has no effect, and this is why.
+    GrantedIf(&'static [&'static str], &'static str),
+    /// Known, but without effect, and this is why.
+    NoEffect(&'static str),
+}
+
+/// One option.
+#[derive(Debug, Clone, Copy)]
+pub struct OptionDef {
+    /// Name, before the `=`.
+    pub name: &'static str,
+    /// Whether a value follows.
+    pub takes: Takes,
+    /// Where it is from.
+    pub origin: Origin,
+    /// What it does.
+    pub meaning: Meaning,
+}
+
+impl OptionDef {
+    /// The definition of option `name`.
+    #[must_use]
+    pub fn find(name: &[u8]) -> Option<&'static Self> {
+        OPTIONS
+            .iter()
+            .find(|d| d.name.as_bytes() == name)
+            .or_else(|| {
+                let private = name.starts_with(b"x-") || name.starts_with(b"X-");
+                private.then_some(&USER_SPACE)
+            })
+    }
+}
+
+/// Options of user space tools, `x-systemd.automount` for example (mount(8)).
+static USER_SPACE: OptionDef = of(Origin::Mount, "x-*", Takes::Either, Meaning::Granted);
+
+const fn of(origin: Origin, name: &'static str, takes: Takes, meaning: Meaning) -> OptionDef {
+    OptionDef {
+        name,
+        takes,
+        origin,
+        meaning,
+    }
+}
+
+const fn kernel(name: &'static str, takes: Takes, meaning: Meaning) -> OptionDef {
+    of(Origin::Kernel, name, takes, meaning)
+}
+
+const fn rival(name: &'static str, takes: Takes, meaning: Meaning) -> OptionDef {
+    of(Origin::FuseOverlayfs, name, takes, meaning)
+}
+
+const fn libfuse(name: &'static str, takes: Takes, meaning: Meaning) -> OptionDef {
+    of(Origin::Libfuse, name, takes, meaning)
+}
+
+const fn flag(name: &'static str, meaning: Meaning) -> OptionDef {
+    of(Origin::Mount, name, Takes::Nothing, meaning)
+}
+
+const NO_ID_MAP: &str = "id mapping is not implemented";
+const NO_OVERRIDE: &str = "owners and modes are kept in the files themselves, not in attributes";
+const OWN_IO: &str = "plyfs decides itself how data moves and is cached";
+const OWN_INO: &str = "plyfs decides itself how inode numbers are made";
+const NO_LABEL: &str = "security labels of the layers are passed through as they are";
+const NO_PROPAGATION: &str = "plyfs never changes how mounts propagate";
+
+use Meaning::{Clear, Granted, GrantedIf, NoEffect, Set};
+use Takes::{Either, Nothing, Value};
+
+/// Every option plyfs knows.
+pub static OPTIONS: &[OptionDef] = &[
+    // Layers.
+    kernel("lowerdir", Value, Meaning::Lowers),
+    kernel("lowerdir+", Value, Meaning::LowerAppend),
+    kernel(
+        "datadir+",
+        Value,
+        NoEffect("data-only layers are not implemented"),
+    ),
+    kernel("upperdir", Value, Meaning::Upper),
+    kernel("workdir", Value, Meaning::Work),
+    // Kernel overlayfs.
+    kernel("redirect_dir", Value, Meaning::RedirectDir),
+    kernel("metacopy", Value, Meaning::Metacopy),
+    kernel("index", Value, Meaning::Index),
+    kernel("userxattr", Nothing, Meaning::UserXattr),
+    kernel("volatile", Nothing, Meaning::Volatile),
+    kernel("xino", Value, GrantedIf(&["off", "auto"], OWN_INO)),
+    kernel(
+        "nfs_export",
+        Value,
+        GrantedIf(&["off"], "export by NFS is not implemented"),
+    ),
+    kernel(
+        "uuid",
+        Value,
+        GrantedIf(&["auto", "null", "off"], "a FUSE mount has no UUID"),
+    ),
+    kernel(
+        "verity",
+        Value,
+        GrantedIf(&["off"], "fs-verity digests are not checked"),
+    ),
+    kernel("override_creds", Nothing, Granted),
+    kernel(
+        "nooverride_creds",
+        Nothing,
+        NoEffect("layers are accessed as the daemon's user"),
+    ),
+    // fuse-overlayfs.
+    rival("timeout", Value, Meaning::Timeout),
+    rival("fsync", Value, Meaning::Fsync),
+    rival("threaded", Value, Meaning::Threaded),
+    rival("uidmapping", Value, NoEffect(NO_ID_MAP)),
+    rival("gidmapping", Value, NoEffect(NO_ID_MAP)),
+    rival("squash_to_root", Nothing, NoEffect(NO_ID_MAP)),
+    rival("squash_to_uid", Value, NoEffect(NO_ID_MAP)),
+    rival("squash_to_gid", Value, NoEffect(NO_ID_MAP)),
+    rival("xattr_permissions", Value, GrantedIf(&["0"], NO_OVERRIDE)),
+    rival("fast_ino", Value, NoEffect(OWN_INO)),
+    rival("fast_ino_check", Value, NoEffect(OWN_INO)),
+    rival("ino32_t", Nothing, NoEffect(OWN_INO)),
+    rival(
+        "static_nlink",
+        Nothing,
+        NoEffect("link counts are always the real ones"),
+    ),
+    rival(
+        "noacl",
+        Nothing,
+        NoEffect("access control lists are always honoured"),
+    ),
+    rival(
+        "noxattrs",
+        Value,
+        GrantedIf(&["0"], "extended attributes are always shown"),
+    ),
+    rival("writeback", Value, NoEffect(OWN_IO)),
+    rival(
+        "plugins",
+        Value,
+        NoEffect("layer plugins are not implemented"),
+    ),
+    // plyfs and libfuse.
+    of(Origin::Plyfs, "threads", Value, Meaning::Threads),
+    libfuse("max_threads", Value, Meaning::Threads),
+    libfuse("max_write", Value, Meaning::MaxWrite),
+    libfuse("max_read", Value, Meaning::MaxRead),
+    libfuse("fsname", Value, Meaning::FsName),
+    libfuse("subtype", Value, Meaning::Subtype),
+    libfuse("allow_other", Nothing, Meaning::AllowOther),
+    libfuse(
+        "allow_root",
+        Nothing,
+        NoEffect("root cannot be told from others; see allow_other"),
+    ),
+    libfuse("default_permissions", Nothing, Granted),
+    libfuse("nonempty", Nothing, Granted),
+    libfuse("use_ino", Nothing, Granted),
+    libfuse("readdir_ino", Nothing, Granted),
+    libfuse("intr", Nothing, Granted),
+    libfuse("big_writes", Nothing, Granted),
+    libfuse("debug", Nothing, NoEffect("debugging is switched on by -d")),
+    libfuse(
+        "auto_unmount",
+        Nothing,
+        NoEffect("the mount ends with the daemon anyway, unless killed"),
+    ),
+    libfuse("kernel_cache", Nothing, NoEffect(OWN_IO)),
+    libfuse("auto_cache", Nothing, NoEffect(OWN_IO)),
+    libfuse("direct_io", Nothing, NoEffect(OWN_IO)),
+    libfuse("clone_fd", Nothing, NoEffect(OWN_IO)),
+    libfuse("splice_read", Nothing, NoEffect(OWN_IO)),
+    libfuse("splice_write", Nothing, NoEffect(OWN_IO)),
+    libfuse("splice_move", Nothing, NoEffect(OWN_IO)),
+    libfuse("async_read", Nothing, NoEffect(OWN_IO)),
+    libfuse("sync_read", Nothing, NoEffect(OWN_IO)),
+    libfuse("max_readahead", Value, NoEffect(OWN_IO)),
+    libfuse("max_background", Value, NoEffect(OWN_IO)),
+    libfuse("congestion_threshold", Value, NoEffect(OWN_IO)),
+    libfuse(
+        "max_idle_threads",
+        Value,
+        NoEffect("the number of threads is fixed; see threads="),
+    ),
+    libfuse(
+        "entry_timeout",
+        Value,
+        NoEffect("one timeout serves all; see timeout="),
+    ),
+    libfuse(
+        "attr_timeout",
+        Value,
+        NoEffect("one timeout serves all; see timeout="),
+    ),
+    libfuse(
+        "negative_timeout",
+        Value,
+        NoEffect("one timeout serves all; see timeout="),
+    ),
+    libfuse("uid", Value, NoEffect(NO_ID_MAP)),
+    libfuse("gid", Value, NoEffect(NO_ID_MAP)),
+    libfuse("umask", Value, NoEffect("modes are shown as they are")),
+    // Labels.
+    flag_value("context", NoEffect(NO_LABEL)),
+    flag_value("fscontext", NoEffect(NO_LABEL)),
+    flag_value("defcontext", NoEffect(NO_LABEL)),
+    flag_value("rootcontext", NoEffect(NO_LABEL)),
+    // Flags of any mount.
+    flag("ro", Set(MountFlags::RDONLY)),
+    flag("rw", Clear(MountFlags::RDONLY)),
+    flag("suid", Clear(MountFlags::NOSUID)),
+    flag("nosuid", Set(MountFlags::NOSUID)),
+    flag("dev", Clear(MountFlags::NODEV)),
+    flag("nodev", Set(MountFlags::NODEV)),
+    flag("exec", Clear(MountFlags::NOEXEC)),
+    flag("noexec", Set(MountFlags::NOEXEC)),
+    flag("sync", Set(MountFlags::SYNCHRONOUS)),
+    flag("async", Clear(MountFlags::SYNCHRONOUS)),
+    flag("dirsync", Set(MountFlags::DIRSYNC)),
+    flag("atime", Clear(MountFlags::NOATIME)),
+    flag("noatime", Set(MountFlags::NOATIME)),
+    flag("diratime", Clear(MountFlags::NODIRATIME)),
+    flag("nodiratime", Set(MountFlags::NODIRATIME)),
+    flag("symfollow", Clear(MountFlags::NOSYMFOLLOW)),
+    flag("nosymfollow", Set(MountFlags::NOSYMFOLLOW)),
+    flag("relatime", NoEffect(ATIME)),
+    flag("norelatime", NoEffect(ATIME)),
+    flag("strictatime", NoEffect(ATIME)),
+    flag("nostrictatime", NoEffect(ATIME)),
+    flag("lazytime", NoEffect(ATIME)),
+    flag("nolazytime", Granted),
+    flag("mand", NoEffect("Linux has no mandatory locks any more")),
+    flag("nomand", Granted),
+    flag("iversion", NoEffect("FUSE has no inode versions")),
+    flag("noiversion", Granted),
+    // fstab and its readers.
+    flag("defaults", Granted),
+    flag("auto", Granted),
+    flag("noauto", Granted),
+    flag("user", Granted),
+    flag("nouser", Granted),
+    flag("users", Granted),
+    flag("nousers", Granted),
+    flag("owner", Granted),
+    flag("noowner", Granted),
+    flag("group", Granted),
+    flag("nogroup", Granted),
+    flag("nofail", Granted),
+    flag("_netdev", Granted),
+    flag("silent", Granted),
+    flag("loud", Granted),
+    flag_value("comment", Granted),
+    flag(
+        "remount",
+        NoEffect("a mount cannot be changed; unmount it and mount it again"),
+    ),
+    // Propagation: containers/storage passes `private` to every mount program.
+    flag("private", Granted),
+    flag("rprivate", Granted),
+    flag("shared", NoEffect(NO_PROPAGATION)),
+    flag("rshared", NoEffect(NO_PROPAGATION)),
+    flag("slave", NoEffect(NO_PROPAGATION)),
+    flag("rslave", NoEffect(NO_PROPAGATION)),
+    flag("unbindable", NoEffect(NO_PROPAGATION)),
+    flag("runbindable", NoEffect(NO_PROPAGATION)),
+    flag("bind", NoEffect(NO_PROPAGATION)),
+    flag("rbind", NoEffect(NO_PROPAGATION)),
+];
+
+const ATIME: &str = "access times of the layers are never updated by reading";
+
+const fn flag_value(name: &'static str, meaning: Meaning) -> OptionDef {
+    of(Origin::Mount, name, Either, meaning)
+}

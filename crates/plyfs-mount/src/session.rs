@@ -1,0 +1,224 @@
+//! The life of a mount: assemble, mount, serve, and leave nothing behind.
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use plyfs_fuse::Session;
+use plyfs_sys::mount::{self, FuseMount, HelperError, MountEntry, Unmount};
+use plyfs_sys::process::{self, StopSignals};
+use plyfs_sys::{Errno, SysError};
+use plyfs_union::Union;
+
+use crate::assemble::{Assembled, Target, assemble};
+use crate::daemonize::Ready;
+use crate::error::MountError;
+use crate::spec::{MountSettings, MountSpec};
+use crate::state::{MountState, Published, StoredPath, absolute};
+
+/// First reads of large files want more than the 128 KiB the kernel starts with.
+const READAHEAD_KIB: u32 = 1024;
+/// Share of the descriptor limit that caches may fill, and its bounds.
+const FD_SHARE: u64 = 2;
+const FD_BUDGET: std::ops::RangeInclusive<u64> = 64..=8192;
+
+/// Mounts and serves until the mount is taken away.
+///
+/// # Errors
+/// Why the mount was not made or could not be served.
+pub fn serve(mut spec: MountSpec, ready: Ready) -> Result<(), MountError> {
+    // Before any thread exists, so that every thread inherits it.
+    let stop = StopSignals::block()?;
+    match process::raise_nofile_limit() {
+        Ok(limit) => {
+            let budget = (limit / FD_SHARE).clamp(*FD_BUDGET.start(), *FD_BUDGET.end());
+            spec.union.fd_budget = usize::try_from(budget).unwrap_or(spec.union.fd_budget);
+        }
+        Err(e) => tracing::warn!("the limit of open files stays as it is: {e}"),
+    }
+    let Assembled {
+        config,
+        locks,
+        target,
+    } = assemble(&spec)?;
+    if config.upper.is_none() {
+        spec.settings.flags.insert(mount::MountFlags::RDONLY);
+    }
+    let state = describe(&spec, &target);
+    let union = Union::open(config)?;
+    let (dev, mounted) = connect(target, &spec.settings)?;
+    let mounted = Arc::new(mounted);
+    let session = match Session::start(union.clone(), dev, spec.session.clone()) {
+        Ok(session) => session,
+        Err(e) => {
+            mounted.leave();
+            return Err(MountError::Session(e));
+        }
+    };
+    let published = mounted.entry.as_ref().and_then(|entry| {
+        let raised = mount::raise_readahead(entry.dev, READAHEAD_KIB);
+        tracing::debug!(raised, "readahead");
+        Published::publish(entry.dev, &state)
+    });
+    watch_signals(stop, Arc::clone(&mounted));
+    let served = match ready.announce() {
+        Ok(()) => session.run().map_err(MountError::Session),
+        Err(e) => Err(e),
+    };
+    // A connection that ended by an error leaves a dead mount, which blocks the mountpoint.
+    mounted.leave();
+    drop(union);
+    drop(locks);
+    if let Some(published) = published {
+        published.withdraw();
+    }
+    served
+}
+
+fn describe(spec: &MountSpec, target: &Target) -> MountState {
+    let mountpoint = match target {
+        Target::Directory { path, .. } => StoredPath::new(path),
+        Target::Inherited(_) => StoredPath::new(&spec.mountpoint),
+    };
+    MountState {
+        pid: std::process::id(),
+        mountpoint,
+        lowers: spec.lowers.iter().map(|p| absolute(p)).collect(),
+        upper: spec.upper.as_deref().map(absolute),
+        work: spec.work.as_deref().map(absolute),
+    }
+}
+
+/// Gets the mounted connection.
+fn connect(target: Target, settings: &MountSettings) -> Result<(OwnedFd, Mounted), MountError> {
+    let (path, dev) = match target {
+        Target::Inherited(dev) => {
+            return Ok((
+                dev,
+                Mounted {
+                    path: None,
+                    entry: None,
+                },
+            ));
+        }
+        Target::Directory { path, dev } => (path, dev),
+    };
+    let what = FuseMount {
+        subtype: &settings.subtype,
+        source: &settings.source,
+        target: &path,
+        flags: settings.flags,
+        allow_other: settings.allow_other,
+        max_read: settings.max_read,
+    };
+    let direct = match &dev {
+        Some(dev) => mount::mount_fuse(std::os::fd::AsFd::as_fd(dev), &what),
+        None => Err(SysError::new("mount", Errno::EPERM)),
+    };
+    let dev = match (direct, dev) {
+        (Ok(()), Some(dev)) => dev,
+        // A capability over another namespace does not help: the helper may.
+        (Err(e), _) if e.errno() == Errno::EPERM && mount::helper().is_some() => {
+            mount::mount_by_helper(&what).map_err(|e| helper_error(e, &path))?
+        }
+        (Err(source), _) => return Err(MountError::Mount { path, source }),
+        (Ok(()), None) => return Err(MountError::NoPrivilege),
+    };
+    let entry = mount::mount_at(&path).unwrap_or_else(|e| {
+        tracing::debug!("mountinfo: {e}");
+        None
+    });
+    Ok((
+        dev,
+        Mounted {
+            path: Some(path),
+            entry,
+        },
+    ))
+}
+
+fn helper_error(e: HelperError, path: &std::path::Path) -> MountError {
+    match e {
+        HelperError::Missing => MountError::NoPrivilege,
+        HelperError::Refused(text) => MountError::HelperRefused { text },
+        HelperError::Sys(source) => MountError::Mount {
+            path: path.to_owned(),
+            source,
+        },
+    }
+}
+
+/// Our mount in the tree of mounts.
+#[derive(Debug)]
+struct Mounted {
+    /// None for a connection that somebody else has mounted.
+    path: Option<PathBuf>,
+    /// None where /proc is not there to tell.
+    entry: Option<MountEntry>,
+}
+
+impl Mounted {
+    /// Whether our mount, and no other, is what is seen on the path.
+    fn is_on_top(&self) -> bool {
+        let (Some(path), Some(entry)) = (&self.path, &self.entry) else {
+            return self.path.is_some();
+        };
+        mount::mount_at(path).is_ok_and(|now| now.is_some_and(|n| n.id == entry.id))
+    }
+
+    /// Takes the mount away: from now on when it is idle, else as soon as its users are done.
+    fn leave(&self) {
+        let Some(path) = self.path.as_ref().filter(|_| self.is_on_top()) else {
+            return;
+        };
+        for how in [Unmount::Idle, Unmount::Lazy] {
+            let done = match mount::unmount(path, how) {
+                Err(e) if e.errno() == Errno::EPERM => {
+                    mount::unmount_by_helper(path, how).map_err(|e| format!("{e:?}"))
+                }
+                other => other.map_err(|e| e.to_string()),
+            };
+            match done {
+                Ok(()) => return,
+                Err(e) => tracing::debug!(?how, "not unmounted: {e}"),
+            }
+        }
+        tracing::warn!(path = %path.display(), "the mount could not be taken away");
+    }
+
+    /// Ends the connection under its users.
+    fn abort(&self) {
+        let aborted = self
+            .entry
+            .as_ref()
+            .is_some_and(|e| mount::abort_connection(e.dev));
+        tracing::warn!(aborted, "asked twice to stop");
+    }
+}
+
+/// One thread waits for the signals that ask to stop: the first unmounts, which ends the session
+/// once the last user is gone; the second does not wait for users.
+fn watch_signals(stop: StopSignals, mounted: Arc<Mounted>) {
+    let run = move || {
+        let mut asked = false;
+        loop {
+            match stop.wait() {
+                Ok(signal) => tracing::info!(signal, "stopping"),
+                Err(e) => {
+                    tracing::error!("signals are not watched any more: {e}");
+                    return;
+                }
+            }
+            if asked {
+                mounted.abort();
+            }
+            mounted.leave();
+            asked = true;
+        }
+    };
+    if let Err(e) = std::thread::Builder::new()
+        .name("signals".into())
+        .spawn(run)
+    {
+        tracing::error!("signals are not watched: {e}");
+    }
+}

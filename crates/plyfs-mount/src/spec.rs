@@ -1,0 +1,306 @@
+//! The resolved meaning of a mount: which directories, which behaviour, which flags.
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use plyfs_format::names::XattrNamespace;
+use plyfs_fuse::SessionConfig;
+use plyfs_sys::mount::MountFlags;
+use plyfs_sys::process;
+use plyfs_union::{RedirectDir, UnionOptions};
+
+use crate::options::{Given, Meaning, OptionError};
+
+/// Most threads anybody can ask for.
+const MAX_THREADS: usize = 256;
+/// Largest request the kernel sends with its default page limit of FUSE (256 pages) and somewhat
+/// more for kernels that allow it.
+const MAX_REQUEST: u32 = 16 << 20;
+
+/// How the mount shows up and who may enter.
+#[derive(Debug, Clone)]
+pub struct MountSettings {
+    /// `x` of the type `fuse.x`.
+    pub subtype: String,
+    /// What `df` shows as the source.
+    pub source: OsString,
+    /// Flags of the mount.
+    pub flags: MountFlags,
+    /// Whether others than the user who mounts may enter.
+    pub allow_other: bool,
+    /// Largest READ request in bytes.
+    pub max_read: Option<u32>,
+}
+
+/// A mount, ready to be assembled.
+#[derive(Debug, Clone)]
+pub struct MountSpec {
+    /// Lower layers, topmost first.
+    pub lowers: Vec<PathBuf>,
+    /// The writable layer.
+    pub upper: Option<PathBuf>,
+    /// Where changes are staged.
+    pub work: Option<PathBuf>,
+    /// Where to mount.
+    pub mountpoint: PathBuf,
+    /// Behaviour of the merged view.
+    pub union: UnionOptions,
+    /// Behaviour of the connection.
+    pub session: SessionConfig,
+    /// Appearance.
+    pub settings: MountSettings,
+}
+
+/// Who mounts; decides the defaults.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Invoker {
+    /// User 0 of its user namespace, who can mount without help.
+    Root,
+    /// An ordinary user.
+    User,
+}
+
+impl Invoker {
+    /// The user this process runs as.
+    #[must_use]
+    pub fn current() -> Self {
+        if process::euid() == 0 {
+            Self::Root
+        } else {
+            Self::User
+        }
+    }
+}
+
+impl MountSpec {
+    /// A mount on `mountpoint` with the defaults for `who`: root lets everybody in and keeps
+    /// suid bits and devices, as kernel overlayfs and fuse-overlayfs do.
+    #[must_use]
+    pub fn new(mountpoint: PathBuf, subtype: &str, who: Invoker) -> Self {
+        let flags = match who {
+            Invoker::Root => MountFlags::NOATIME,
+            Invoker::User => MountFlags::NOATIME | MountFlags::NOSUID | MountFlags::NODEV,
+        };
+        Self {
+            lowers: Vec::new(),
+            upper: None,
+            work: None,
+            mountpoint,
+            union: UnionOptions::default(),
+            session: SessionConfig::default(),
+            settings: MountSettings {
+                subtype: subtype.to_owned(),
+                source: subtype.into(),
+                flags,
+                allow_other: who == Invoker::Root,
+                max_read: None,
+            },
+        }
+    }
+
+    /// Whether the mount can be written.
+    #[must_use]
+    pub fn is_read_only(&self) -> bool {
+        self.upper.is_none() || self.settings.flags.contains(MountFlags::RDONLY)
+    }
+
+    /// Applies options in their order; a later one wins over an earlier one.
+    ///
+    /// # Errors
+    /// A value that cannot be understood.
+    pub fn apply(&mut self, options: &[Given]) -> Result<(), OptionError> {
+        options.iter().try_for_each(|given| self.apply_one(given))
+    }
+
+    fn apply_one(&mut self, given: &Given) -> Result<(), OptionError> {
+        let path = || PathBuf::from(OsString::from_vec(given.value()));
+        match given.def.meaning {
+            Meaning::Lowers => self.lowers = lowers(given)?,
+            Meaning::LowerAppend => self.lowers.push(path()),
+            Meaning::Upper => self.upper = Some(path()),
+            Meaning::Work => self.work = Some(path()),
+            Meaning::RedirectDir => self.union.redirect_dir = redirect_dir(given)?,
+            Meaning::Metacopy => self.union.metacopy = switch(given)?,
+            Meaning::Index => self.union.index = switch(given)?,
+            Meaning::UserXattr => self.union.xattr_namespace = Some(XattrNamespace::User),
+            Meaning::Volatile => self.union.volatile = true,
+            Meaning::Fsync => self.union.volatile = !switch(given)?,
+            Meaning::Timeout => self.session.timeout = seconds(given)?,
+            Meaning::Threads => self.session.threads = threads(given)?,
+            Meaning::Threaded => {
+                let many = SessionConfig::default().threads;
+                self.session.threads = if switch(given)? { many } else { 1 };
+            }
+            Meaning::MaxWrite => self.session.max_write = request_size(given)?,
+            Meaning::MaxRead => self.settings.max_read = Some(request_size(given)?),
+            Meaning::FsName => self.settings.source = OsString::from_vec(given.value()),
+            Meaning::Subtype => self.settings.subtype = subtype(given)?,
+            Meaning::AllowOther => self.settings.allow_other = true,
+            Meaning::Set(flag) => self.settings.flags.insert(flag),
+            Meaning::Clear(flag) => self.settings.flags.remove(flag),
+            Meaning::Granted | Meaning::GrantedIf(..) | Meaning::NoEffect(_) => {}
+        }
+        Ok(())
+    }
+}
+
+fn bad(given: &Given, expected: &'static str) -> OptionError {
+    OptionError::BadValue {
+        name: given.def.name,
+        value: given.text(),
+        expected,
+    }
+}
+
+fn lowers(given: &Given) -> Result<Vec<PathBuf>, OptionError> {
+    let list = given.list();
+    if list.iter().any(Vec::is_empty) {
+        return Err(bad(
+            given,
+            "directories with one colon between them (write \\: for a colon in a path; data-only \
+             layers after :: are not implemented)",
+        ));
+    }
+    Ok(list
+        .into_iter()
+        .map(|p| PathBuf::from(OsString::from_vec(p)))
+        .collect())
+}
+
+fn switch(given: &Given) -> Result<bool, OptionError> {
+    match given.text().as_str() {
+        "on" | "1" => Ok(true),
+        "off" | "0" => Ok(false),
+        _ => Err(bad(given, "on or off")),
+    }
+}
+
+/// `off` follows existing redirects, as in the kernel with its module's default
+/// `redirect_always_follow`.
+fn redirect_dir(given: &Given) -> Result<RedirectDir, OptionError> {
+    match given.text().as_str() {
+        "on" => Ok(RedirectDir::On),
+        "follow" | "off" => Ok(RedirectDir::Follow),
+        "nofollow" => Ok(RedirectDir::NoFollow),
+        _ => Err(bad(given, "on, follow, nofollow or off")),
+    }
+}
+
+fn seconds(given: &Given) -> Result<Duration, OptionError> {
+    let expected = "seconds, for example 1.5";
+    let number: f64 = given.text().parse().map_err(|_| bad(given, expected))?;
+    if number.is_nan() || number < 0.0 {
+        return Err(bad(given, expected));
+    }
+    Ok(Duration::try_from_secs_f64(number).unwrap_or(Duration::MAX))
+}
+
+fn threads(given: &Given) -> Result<usize, OptionError> {
+    let number: Option<usize> = given.text().parse().ok();
+    number
+        .filter(|n| (1..=MAX_THREADS).contains(n))
+        .ok_or_else(|| bad(given, "a number from 1 to 256"))
+}
+
+fn request_size(given: &Given) -> Result<u32, OptionError> {
+    let number: Option<u32> = given.text().parse().ok();
+    number
+        .filter(|n| (4096..=MAX_REQUEST).contains(n))
+        .ok_or_else(|| bad(given, "a number of bytes from 4096 to 16777216"))
+}
+
+/// The subtype becomes part of a mount option of the helper, so it is kept to plain words.
+fn subtype(given: &Given) -> Result<String, OptionError> {
+    let word = given.text();
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    if word.chars().all(plain) {
+        Ok(word)
+    } else {
+        Err(bad(given, "letters, digits, - _ and ."))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::options::{Mode, Parsed, parse};
+
+    fn spec(options: &str, who: Invoker) -> Result<MountSpec, OptionError> {
+        let mut parsed = Parsed::default();
+        parse(options.as_bytes(), Mode::Strict, &mut parsed)?;
+        let mut spec = MountSpec::new("/m".into(), "plyfs", who);
+        spec.apply(&parsed.given).map(|()| spec)
+    }
+
+    #[test]
+    fn values_mean_what_they_say() {
+        let s = spec(
+            "lowerdir=/a\\:b:c,lowerdir+=/d:e,upperdir=u,workdir=w,redirect_dir=on,metacopy=on,\
+             index=off,userxattr,timeout=2.5,threads=3,max_write=65536,fsname=x,nosuid,fsync=0",
+            Invoker::Root,
+        )
+        .unwrap();
+        assert_eq!(s.lowers, [PathBuf::from("/a:b"), "c".into(), "/d:e".into()]);
+        assert_eq!(s.upper, Some("u".into()));
+        assert_eq!(s.union.redirect_dir, RedirectDir::On);
+        assert!(s.union.metacopy && s.union.volatile && !s.union.index);
+        assert_eq!(s.union.xattr_namespace, Some(XattrNamespace::User));
+        assert_eq!(s.session.timeout, Duration::from_millis(2500));
+        assert_eq!((s.session.threads, s.session.max_write), (3, 65536));
+        assert_eq!(s.settings.source, "x");
+        assert_eq!(s.settings.flags, MountFlags::NOATIME | MountFlags::NOSUID);
+        assert!(s.settings.allow_other);
+    }
+
+    #[test]
+    fn ordinary_users_mount_without_suid_and_devices() {
+        let s = spec("lowerdir=/a", Invoker::User).unwrap();
+        assert!(
+            s.settings
+                .flags
+                .contains(MountFlags::NOSUID | MountFlags::NODEV)
+        );
+        assert!(!s.settings.allow_other && s.is_read_only());
+    }
+
+    #[test]
+    fn the_last_option_wins() {
+        let s = spec(
+            "nodev,dev,ro,rw,noatime,atime,lowerdir=/a,lowerdir=/b",
+            Invoker::Root,
+        )
+        .unwrap();
+        assert!(s.settings.flags.is_empty());
+        assert_eq!(s.lowers, [PathBuf::from("/b")]);
+    }
+
+    #[test]
+    fn values_without_meaning_are_errors() {
+        for options in [
+            "timeout=abc",
+            "timeout=-1",
+            "timeout=nan",
+            "threads=0",
+            "threads=999",
+            "max_write=1",
+            "max_read=99999999999",
+            "metacopy=maybe",
+            "redirect_dir=1",
+            "lowerdir=/a::/b",
+            "lowerdir=:/a",
+            "subtype=a,b=\\,",
+            "index=",
+            "fsync=2",
+        ] {
+            assert!(spec(options, Invoker::Root).is_err(), "{options}");
+        }
+        assert_eq!(
+            spec("timeout=1e300", Invoker::Root)
+                .unwrap()
+                .session
+                .timeout,
+            Duration::MAX
+        );
+    }
+}

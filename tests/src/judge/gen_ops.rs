@@ -1,0 +1,600 @@
+//! Random operations that follow what the stack holds, so that most of them mean something.
+
+use super::case::{Case, Kind};
+use super::gen_stack::{mode, name, owner, symlink_target, time, xattr};
+use super::ops::{How, Node, Op, Stamp, Step, Who};
+use super::rng::Rng;
+use super::side::{HANDLES, MAPS};
+use super::text::{Bytes, Mode};
+
+/// What the generator believes an open handle to be.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Slot {
+    Empty,
+    File,
+    Dir,
+}
+
+/// Makes one step after the other and learns from what became of them.
+#[derive(Debug)]
+pub(crate) struct Generator {
+    rng: Rng,
+    /// Paths that may exist, and whether they were directories when they came.
+    known: Vec<(Bytes, bool)>,
+    slots: [Slot; HANDLES],
+    maps: [bool; MAPS],
+    /// Whether steps that need two mounts are wanted (not while a layer is being made).
+    remounts: bool,
+}
+
+impl Generator {
+    /// A generator for a case's stack.
+    pub(crate) fn new(rng: Rng, case: &Case, remounts: bool) -> Self {
+        let mut generator = Self {
+            rng,
+            known: vec![(Bytes::default(), true)],
+            slots: [Slot::Empty; HANDLES],
+            maps: [false; MAPS],
+            remounts,
+        };
+        for entry in case.layers.iter().flatten().chain(&case.upper) {
+            generator.learn_path(&entry.path, entry.kind == Kind::Dir);
+        }
+        generator
+    }
+
+    fn learn_path(&mut self, path: &Bytes, dir: bool) {
+        if !path.0.contains(&b'@') && path.0.len() < 1500 {
+            match self.known.iter_mut().find(|(known, _)| known == path) {
+                Some(found) => found.1 |= dir,
+                None => self.known.push((path.clone(), dir)),
+            }
+        }
+    }
+
+    /// What became of a step.
+    pub(crate) fn learn(&mut self, step: &Step, worked: bool) {
+        if !worked {
+            return;
+        }
+        match &step.op {
+            Op::Open { h, path, flags, .. } => {
+                let dir = self.known.iter().any(|(known, dir)| known == path && *dir);
+                let dir = dir || flags.contains("DIRECTORY");
+                self.slots[usize::from(*h)] = if dir { Slot::Dir } else { Slot::File };
+                self.learn_path(path, dir);
+            }
+            Op::Close { h } => self.slots[usize::from(*h)] = Slot::Empty,
+            Op::Map { m, .. } => self.maps[usize::from(*m)] = true,
+            Op::Unmap { m } => self.maps[usize::from(*m)] = false,
+            Op::Mkdir { path, .. } => self.learn_path(path, true),
+            Op::Symlink { path, .. } | Op::Mknod { path, .. } | Op::Link { to: path, .. } => {
+                self.learn_path(path, false);
+            }
+            Op::Rename { from, to, .. } => self.moved(from, to),
+            Op::Remount | Op::Swap => {
+                self.slots = [Slot::Empty; HANDLES];
+                self.maps = [false; MAPS];
+            }
+            _ => {}
+        }
+    }
+
+    /// Everything below a renamed path is now also known below its new name.
+    fn moved(&mut self, from: &Bytes, to: &Bytes) {
+        let below = [from.0.as_slice(), b"/"].concat();
+        let moved: Vec<_> = self
+            .known
+            .iter()
+            .filter(|(path, _)| path == from || path.0.starts_with(&below))
+            .map(|(path, dir)| {
+                (
+                    Bytes([to.0.as_slice(), &path.0[from.0.len()..]].concat()),
+                    *dir,
+                )
+            })
+            .collect();
+        for (path, dir) in moved {
+            self.learn_path(&path, dir);
+        }
+    }
+
+    /// The next step.
+    pub(crate) fn next(&mut self) -> Step {
+        let who = self
+            .rng
+            .weighted(&[(75, Who::Root), (15, Who::Alice), (10, Who::Bob)]);
+        let op = match self.rng.below(100) {
+            0..=13 => self.open(),
+            14..=36 => self.on_handle(),
+            37..=62 => self.name_op(),
+            63..=77 => self.attribute_op(),
+            78..=95 => self.look(),
+            96 => Op::Umask {
+                mask: *self.rng.pick(&[0, 0o022, 0o027, 0o077]),
+            },
+            97 => Op::Check,
+            98 if self.remounts && self.rng.chance(60) => Op::Remount,
+            99 if self.remounts && self.rng.chance(40) => Op::Swap,
+            _ => self.name_op(),
+        };
+        let whole = matches!(op, Op::Check | Op::Remount | Op::Swap | Op::Umask { .. });
+        Step {
+            who: if whole { Who::Root } else { who },
+            op,
+        }
+    }
+
+    fn known_where(&mut self, dir: Option<bool>) -> Bytes {
+        let fitting: Vec<_> = self
+            .known
+            .iter()
+            .filter(|(_, is_dir)| dir.is_none_or(|dir| dir == *is_dir))
+            .collect();
+        let place = self.rng.index(fitting.len());
+        fitting
+            .get(place)
+            .map_or_else(Bytes::default, |(path, _)| path.clone())
+    }
+
+    /// A path that probably exists.
+    fn existing(&mut self) -> Bytes {
+        match self.rng.below(100) {
+            0..=84 => self.known_where(None),
+            85..=92 => self.fresh(),
+            _ => self.strange(),
+        }
+    }
+
+    /// A path of a directory, probably.
+    fn directory(&mut self) -> Bytes {
+        if self.rng.chance(92) {
+            self.known_where(Some(true))
+        } else {
+            self.existing()
+        }
+    }
+
+    /// A path of something else, probably.
+    fn file(&mut self) -> Bytes {
+        if self.rng.chance(92) {
+            self.known_where(Some(false))
+        } else {
+            self.existing()
+        }
+    }
+
+    /// A name in a directory that may or may not be taken.
+    fn fresh(&mut self) -> Bytes {
+        let wants_dir = self.rng.chance(30);
+        let name = match self.rng.below(10) {
+            0..=5 => name(&mut self.rng, wants_dir),
+            n => format!("n{n}").into_bytes(),
+        };
+        if self.rng.chance(8)
+            && let Some(slot) = self.slot(Slot::Dir)
+        {
+            return Bytes::from(format!("@{slot}").as_str()).join(&name);
+        }
+        self.known_where(Some(true)).join(&name)
+    }
+
+    /// A path that file systems stumble over.
+    fn strange(&mut self) -> Bytes {
+        let base = self.known_where(None);
+        match self.rng.below(8) {
+            0 => base.join(b"below"),
+            1 => Bytes([base.0.as_slice(), b"/"].concat()),
+            2 => base.join(b"."),
+            3 => base.join(&[b'L'; 256]),
+            4 => base.join(&[b'L'; 255]),
+            5 => {
+                let dir = self.known_where(Some(true));
+                let name = name(&mut self.rng, false);
+                if dir.0.is_empty() {
+                    dir.join(&name)
+                } else {
+                    dir.join(b"..").join(&name)
+                }
+            }
+            6 => Bytes::default(),
+            _ => base.join(&name(&mut self.rng, false)),
+        }
+    }
+
+    fn slot(&mut self, kind: Slot) -> Option<u8> {
+        let fitting: Vec<_> = (0..HANDLES).filter(|at| self.slots[*at] == kind).collect();
+        (!fitting.is_empty()).then(|| *self.rng.pick(&fitting) as u8)
+    }
+
+    /// A path, or an open handle itself.
+    fn path_or_handle(&mut self) -> Bytes {
+        let kind = *self.rng.pick(&[Slot::File, Slot::File, Slot::Dir]);
+        match self.slot(kind) {
+            Some(slot) if self.rng.chance(25) => Bytes::from(format!("@{slot}").as_str()),
+            _ => self.existing(),
+        }
+    }
+
+    fn open(&mut self) -> Op {
+        let h = self.rng.below(HANDLES as u64) as u8;
+        let mut words = vec![
+            self.rng
+                .weighted(&[(35, "RDONLY"), (40, "RDWR"), (25, "WRONLY")]),
+        ];
+        let path = match self.rng.below(100) {
+            0..=24 => {
+                words = vec!["RDONLY"];
+                if self.rng.chance(70) {
+                    words.push("DIRECTORY");
+                }
+                self.directory()
+            }
+            25..=44 => {
+                words.push("CREAT");
+                if self.rng.chance(30) {
+                    words.push("EXCL");
+                }
+                self.fresh()
+            }
+            _ => self.file(),
+        };
+        for (percent, word) in [
+            (12, "TRUNC"),
+            (12, "APPEND"),
+            (5, "CREAT"),
+            (5, "NOFOLLOW"),
+            (3, "SYNC"),
+            (2, "EXCL"),
+        ] {
+            if self.rng.chance(percent) && !words.contains(&word) {
+                words.push(word);
+            }
+        }
+        if self.rng.chance(4) {
+            words = vec!["PATH"];
+        }
+        Op::Open {
+            h,
+            path,
+            flags: words.join("|"),
+            mode: mode(&mut self.rng, false),
+        }
+    }
+
+    fn offset(&mut self) -> u64 {
+        match self.rng.below(10) {
+            0..=3 => 0,
+            4..=6 => self.rng.range(1, 300),
+            7 => self.rng.below(5) * 4096,
+            _ => self.rng.range(0, 210_000),
+        }
+    }
+
+    fn len(&mut self) -> u32 {
+        match self.rng.below(10) {
+            0 => 0,
+            1..=5 => self.rng.range(1, 300) as u32,
+            6 | 7 => 4096,
+            8 => self.rng.range(1, 20_000) as u32,
+            _ => self.rng.range(1, 200_000) as u32,
+        }
+    }
+
+    fn seed(&mut self) -> u32 {
+        self.rng.below(10_000) as u32
+    }
+
+    fn on_handle(&mut self) -> Op {
+        if self.rng.chance(20)
+            && let Some(h) = self.slot(Slot::Dir)
+        {
+            return self.on_stream(h);
+        }
+        if self.rng.chance(10) && self.maps.iter().any(|used| *used) {
+            return self.on_map();
+        }
+        let Some(h) = self.slot(Slot::File) else {
+            return self.open();
+        };
+        let (off, len) = (self.offset(), self.len());
+        match self.rng.below(100) {
+            0..=9 => Op::Read { h, len },
+            10..=24 => Op::Write {
+                h,
+                len,
+                seed: self.seed(),
+            },
+            25..=34 => Op::Pread { h, off, len },
+            35..=49 => Op::Pwrite {
+                h,
+                off,
+                len,
+                seed: self.seed(),
+            },
+            50..=55 => Op::Truncate {
+                path: Bytes::from(format!("@{h}").as_str()),
+                len: off,
+            },
+            56..=58 => Op::Fsync {
+                h,
+                data: self.rng.chance(50),
+            },
+            59..=65 => {
+                // 0, KEEP_SIZE, PUNCH_HOLE|KEEP, COLLAPSE, ZERO, ZERO|KEEP, INSERT, and two wrong ones.
+                let mode = *self.rng.pick(&[0, 0, 1, 3, 3, 8, 16, 17, 32, 2, 64]);
+                Op::Fallocate {
+                    h,
+                    mode,
+                    off,
+                    len: u64::from(len),
+                }
+            }
+            66..=72 => {
+                let whence = *self.rng.pick(&["set", "cur", "end", "data", "hole"]);
+                let off = if self.rng.chance(10) { -5 } else { off as i64 };
+                Op::Lseek {
+                    h,
+                    whence: whence.to_owned(),
+                    off,
+                }
+            }
+            73..=78 => {
+                let to = self.slot(Slot::File).unwrap_or(h);
+                let off_out = self.offset();
+                Op::CopyRange {
+                    from: h,
+                    to,
+                    off_in: off,
+                    off_out,
+                    len: u64::from(len),
+                }
+            }
+            79..=83 => Op::MapRead { h, off, len },
+            84..=89 => Op::Map {
+                h,
+                m: self.rng.below(MAPS as u64) as u8,
+            },
+            90..=94 => Op::Stat {
+                path: Bytes::from(format!("@{h}").as_str()),
+                nofollow: false,
+            },
+            _ => Op::Close { h },
+        }
+    }
+
+    fn on_stream(&mut self, h: u8) -> Op {
+        match self.rng.below(10) {
+            0..=3 => {
+                let n = self.rng.range(1, 6) as u8;
+                Op::DirRead {
+                    h,
+                    n,
+                    buf: *self.rng.pick(&[300, 300, 512, 4096]),
+                }
+            }
+            4 | 5 => Op::DirSeek {
+                h,
+                n: self.rng.below(12) as u8,
+            },
+            6 => Op::DirRewind { h },
+            7 | 8 => Op::DirEnd { h },
+            _ => Op::Close { h },
+        }
+    }
+
+    fn on_map(&mut self) -> Op {
+        let m = self.rng.below(MAPS as u64) as u8;
+        let (off, len) = (self.offset(), self.len());
+        match self.rng.below(10) {
+            0..=4 => Op::MapPut {
+                m,
+                off,
+                len,
+                seed: self.seed(),
+            },
+            5..=7 => Op::MapGet { m, off, len },
+            _ => Op::Unmap { m },
+        }
+    }
+
+    fn name_op(&mut self) -> Op {
+        match self.rng.below(100) {
+            0..=14 => Op::Mkdir {
+                path: self.fresh(),
+                mode: mode(&mut self.rng, true),
+            },
+            15..=24 => Op::Rmdir {
+                path: self.directory(),
+            },
+            25..=44 => Op::Unlink { path: self.file() },
+            45..=74 => self.rename(),
+            75..=84 => {
+                let from = match self.rng.below(10) {
+                    0..=7 => self.file(),
+                    _ => self.path_or_handle(),
+                };
+                Op::Link {
+                    from,
+                    to: self.fresh(),
+                    follow: self.rng.chance(20),
+                }
+            }
+            85..=91 => {
+                let path = self.fresh();
+                Op::Symlink {
+                    target: symlink_target(&mut self.rng, path.last_name()),
+                    path,
+                }
+            }
+            _ => {
+                let node = *self.rng.pick(&[
+                    Node::File,
+                    Node::File,
+                    Node::Fifo,
+                    Node::Socket,
+                    Node::Char(1, 3),
+                    Node::Char(0, 0),
+                    Node::Block(200, 7),
+                ]);
+                Op::Mknod {
+                    path: self.fresh(),
+                    node,
+                    mode: mode(&mut self.rng, false),
+                }
+            }
+        }
+    }
+
+    fn rename(&mut self) -> Op {
+        let how = self.rng.weighted(&[
+            (65, How::Plain),
+            (12, How::Noreplace),
+            (20, How::Exchange),
+            (3, How::Whiteout),
+        ]);
+        let dirs = self.rng.chance(40);
+        let from = if dirs { self.directory() } else { self.file() };
+        let to = match self.rng.below(10) {
+            _ if how == How::Exchange => self.existing(),
+            0..=4 => self.fresh(),
+            5 => self.existing(),
+            _ if dirs => self.directory(),
+            _ => self.file(),
+        };
+        Op::Rename { from, to, how }
+    }
+
+    fn stamp(&mut self) -> Stamp {
+        match self.rng.below(5) {
+            0 => Stamp::Now,
+            1 => Stamp::Omit,
+            _ => {
+                let (sec, nsec) = time(&mut self.rng);
+                Stamp::At(sec, nsec)
+            }
+        }
+    }
+
+    fn attribute_op(&mut self) -> Op {
+        let path = self.path_or_handle();
+        let nofollow = self.rng.chance(30);
+        let dir = self.known.iter().any(|(known, dir)| *known == path && *dir);
+        match self.rng.below(100) {
+            0..=21 => Op::Chmod {
+                path,
+                mode: mode(&mut self.rng, dir),
+            },
+            22..=39 => {
+                let uid = self.rng.chance(70).then(|| owner(&mut self.rng));
+                let gid = self.rng.chance(70).then(|| owner(&mut self.rng));
+                Op::Chown {
+                    path,
+                    uid,
+                    gid,
+                    nofollow,
+                }
+            }
+            40..=56 => Op::Utimens {
+                path,
+                atime: self.stamp(),
+                mtime: self.stamp(),
+                nofollow,
+            },
+            57..=81 => {
+                let (mut name, value) = xattr(&mut self.rng, if dir { 'd' } else { 'f' });
+                if self.rng.chance(5) {
+                    name = Bytes::from("trusted.overlay.judge");
+                }
+                let flags = *self.rng.pick(&[0, 0, 0, 1, 2]);
+                Op::Setxattr {
+                    path,
+                    name,
+                    value,
+                    flags,
+                    nofollow,
+                }
+            }
+            82..=89 => {
+                let (name, _) = xattr(&mut self.rng, if dir { 'd' } else { 'f' });
+                Op::Removexattr {
+                    path,
+                    name,
+                    nofollow,
+                }
+            }
+            _ => Op::Truncate {
+                path: self.file(),
+                len: self.offset(),
+            },
+        }
+    }
+
+    fn look(&mut self) -> Op {
+        let nofollow = self.rng.chance(60);
+        match self.rng.below(100) {
+            0..=29 => Op::Stat {
+                path: self.path_or_handle(),
+                nofollow,
+            },
+            30..=49 => Op::Readdir {
+                path: self.directory(),
+            },
+            50..=67 => Op::Cat { path: self.file() },
+            68..=73 => Op::Readlink { path: self.file() },
+            74..=81 => Op::Access {
+                path: self.existing(),
+                mode: self.rng.below(8) as u32,
+            },
+            82..=89 => Op::Listxattr {
+                path: self.path_or_handle(),
+                nofollow,
+            },
+            _ => {
+                let kind = *self.rng.pick(&['f', 'd']);
+                let (name, _) = xattr(&mut self.rng, kind);
+                Op::Getxattr {
+                    path: self.path_or_handle(),
+                    name,
+                    nofollow,
+                }
+            }
+        }
+    }
+}
+
+/// Steps for making a layer: renames of directories and changes of metadata.
+pub(crate) fn layer_steps(generator: &mut Generator, count: u64) -> Vec<Step> {
+    let mut steps = Vec::new();
+    for _ in 0..count {
+        let mode = Mode(*generator.rng.pick(&[0o700, 0o640, 0o2755]));
+        let op = match generator.rng.below(10) {
+            0..=4 => {
+                let (from, to) = (generator.known_where(Some(true)), generator.fresh());
+                if from.0.is_empty() || to.0.contains(&b'@') {
+                    continue;
+                }
+                Op::Rename {
+                    from,
+                    to,
+                    how: How::Plain,
+                }
+            }
+            5..=7 => Op::Chmod {
+                path: generator.known_where(Some(false)),
+                mode,
+            },
+            8 => Op::Unlink {
+                path: generator.known_where(Some(false)),
+            },
+            _ => Op::Mkdir {
+                path: generator.fresh(),
+                mode,
+            },
+        };
+        let step = Step { who: Who::Root, op };
+        generator.learn(&step, true);
+        steps.push(step);
+    }
+    steps
+}

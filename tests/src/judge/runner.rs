@@ -1,0 +1,355 @@
+//! Runs one case on both sides and says where they part.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+
+use super::build::build;
+use super::case::Case;
+use super::exec;
+use super::gen_ops::Generator;
+use super::mounts::{Implementation, Layout};
+use super::ns::Acting;
+use super::ops::{Op, Step};
+use super::outcome::Outcome;
+use super::side::Side;
+use super::view::{TreeDifference, View};
+use super::watch::Watch;
+
+/// Where the two sides part.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Failure {
+    /// Index of the step; the number of steps for the checks after the last one.
+    pub(crate) step: usize,
+    /// What kind of difference: the same bug gives the same key.
+    pub(crate) key: String,
+    pub(crate) oracle: String,
+    pub(crate) subject: String,
+}
+
+impl Failure {
+    fn new(key: impl Into<String>, oracle: impl Into<String>, subject: impl Into<String>) -> Self {
+        Self {
+            step: 0,
+            key: key.into(),
+            oracle: oracle.into(),
+            subject: subject.into(),
+        }
+    }
+
+    fn tree(when: &str, found: TreeDifference) -> Self {
+        Self::new(format!("{when}: {}", found.key), found.text, "")
+    }
+}
+
+/// How a case went.
+#[derive(Debug)]
+pub(crate) enum Verdict {
+    Same,
+    Different(Failure),
+    /// The oracle does not mount this stack, so there is nothing to compare with.
+    NoOracle(String),
+}
+
+/// Where the steps come from.
+#[derive(Debug)]
+pub(crate) enum Source {
+    /// The case's own steps.
+    Replay,
+    /// A generator, for so many steps; they are written into the case.
+    Generate(Generator, usize),
+}
+
+/// Runs cases one after the other in one scratch directory.
+#[derive(Debug)]
+pub(crate) struct Runner {
+    pub(crate) scratch: PathBuf,
+    /// Use a fresh tmpfs per case instead of the file system of `scratch`.
+    pub(crate) tmpfs: bool,
+    pub(crate) subject: Implementation,
+    /// Mount options that only the subject gets.
+    pub(crate) subject_options: String,
+    pub(crate) watch: Arc<Watch>,
+}
+
+impl Runner {
+    /// Runs a case in a place of its own and removes it again.
+    pub(crate) fn run(&self, case: &mut Case, source: Source) -> Result<Verdict> {
+        let place = self.scratch.join("case");
+        std::fs::create_dir(&place).with_context(|| format!("mkdir {}", place.display()))?;
+        if self.tmpfs {
+            let flags = rustix::mount::MountFlags::empty();
+            rustix::mount::mount("judge", &place, "tmpfs", flags, c"mode=755")?;
+        }
+        let verdict = self.run_in(&place, case, source);
+        rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
+        if self.tmpfs {
+            rustix::mount::unmount(&place, rustix::mount::UnmountFlags::DETACH)?;
+        }
+        std::fs::remove_dir_all(&place).with_context(|| format!("rm -r {}", place.display()))?;
+        verdict
+    }
+
+    fn run_in(&self, place: &Path, case: &mut Case, mut source: Source) -> Result<Verdict> {
+        let mut pair = Pair {
+            sides: [
+                self.prepare(&place.join("a"), case)?,
+                self.prepare(&place.join("b"), case)?,
+            ],
+            swapped: false,
+            options: case.options.clone(),
+            runner: self,
+        };
+        let before = [pair.sides[0].lowers()?, pair.sides[1].lowers()?];
+        rustix::process::umask(rustix::fs::Mode::from_raw_mode(case.umask));
+        match pair.mount()? {
+            Mounting::Both => {}
+            Mounting::OracleRefuses(why) => return Ok(Verdict::NoOracle(why)),
+            Mounting::SubjectRefuses(failure) => return Ok(Verdict::Different(failure)),
+        }
+        if let Some(failure) = pair.all_steps(case, &mut source)? {
+            return Ok(Verdict::Different(failure));
+        }
+        let at_end = |mut failure: Failure| {
+            failure.step = case.steps.len();
+            Ok(Verdict::Different(failure))
+        };
+        for op in [Op::Check, Op::Remount, Op::Swap] {
+            if let Some(mut failure) = pair.whole(&op)? {
+                failure.key = format!("end {}", failure.key);
+                return at_end(failure);
+            }
+        }
+        if let Some(failure) = pair.unmount() {
+            return at_end(failure);
+        }
+        for (side, before) in pair.sides.iter().zip(&before) {
+            for (old, new) in before.iter().zip(&side.lowers()?) {
+                if let Some(found) = View::difference(old, new) {
+                    return at_end(Failure::tree("a lower layer changed", found));
+                }
+            }
+        }
+        Ok(Verdict::Same)
+    }
+
+    /// Builds the layers of one side, with the kernel's help where the case asks for it.
+    fn prepare(&self, root: &Path, case: &Case) -> Result<Side> {
+        let dir = |name: String| -> Result<PathBuf> {
+            let path = root.join(name);
+            std::fs::create_dir(&path).with_context(|| format!("mkdir {}", path.display()))?;
+            Ok(path)
+        };
+        std::fs::create_dir(root)?;
+        let mut lowers = Vec::new();
+        for (index, layer) in case.layers.iter().enumerate() {
+            lowers.push(dir(format!("l{index}"))?);
+            build(&lowers[index], layer)?;
+        }
+        let (upper, work) = (dir("pre".into())?, dir("prework".into())?);
+        let mountpoint = dir("mnt".into())?;
+        let mut side = Side::new(
+            Layout {
+                lowers,
+                upper,
+                work,
+                mountpoint,
+            },
+            &self.watch,
+        );
+        if case.pre.is_empty() {
+            side.layout.upper = dir("upper".into())?;
+            side.layout.work = dir("work".into())?;
+        } else {
+            let options = "redirect_dir=on,metacopy=on";
+            side.mount(&Implementation::Kernel, options)
+                .context("the layer-making mount")?;
+            for step in &case.pre {
+                exec::run(&mut side, &step.op);
+            }
+            side.unmount()?;
+            side.upper_becomes_lower(root.join("upper"), root.join("work"))?;
+        }
+        build(&side.layout.upper, &case.upper)?;
+        Ok(side)
+    }
+}
+
+enum Mounting {
+    Both,
+    OracleRefuses(String),
+    SubjectRefuses(Failure),
+}
+
+/// Both sides of a running case.
+struct Pair<'a> {
+    sides: [Side; 2],
+    /// Whether side 1 is the kernel's at present.
+    swapped: bool,
+    options: String,
+    runner: &'a Runner,
+}
+
+impl Pair<'_> {
+    fn oracle(&self) -> usize {
+        usize::from(self.swapped)
+    }
+
+    fn subject(&self) -> usize {
+        usize::from(!self.swapped)
+    }
+
+    fn mount(&mut self) -> Result<Mounting> {
+        let (oracle, subject) = (self.oracle(), self.subject());
+        if let Err(error) = self.sides[oracle].mount(&Implementation::Kernel, &self.options) {
+            return Ok(Mounting::OracleRefuses(format!("{error:#}")));
+        }
+        let extra = &self.runner.subject_options;
+        let options = [self.options.as_str(), extra]
+            .into_iter()
+            .filter(|text| !text.is_empty());
+        let options = options.collect::<Vec<_>>().join(",");
+        match self.sides[subject].mount(&self.runner.subject, &options) {
+            Ok(()) => Ok(Mounting::Both),
+            Err(error) => {
+                let text = format!("{error:#}");
+                Ok(Mounting::SubjectRefuses(Failure::new(
+                    "mount", "mounts", text,
+                )))
+            }
+        }
+    }
+
+    fn unmount(&mut self) -> Option<Failure> {
+        let (oracle, subject) = (self.oracle(), self.subject());
+        if let Err(error) = self.sides[oracle].unmount() {
+            return Some(Failure::new("oracle unmount", format!("{error:#}"), ""));
+        }
+        let result = self.sides[subject].unmount();
+        result
+            .err()
+            .map(|error| Failure::new("unmount", "ok", format!("{error:#}")))
+    }
+
+    fn all_steps(&mut self, case: &mut Case, source: &mut Source) -> Result<Option<Failure>> {
+        let mut index = 0;
+        loop {
+            let step = match source {
+                Source::Replay => match case.steps.get(index) {
+                    Some(step) => step.clone(),
+                    None => return Ok(None),
+                },
+                Source::Generate(generator, count) if index < *count => {
+                    let step = generator.next();
+                    case.steps.push(step.clone());
+                    step
+                }
+                Source::Generate(..) => return Ok(None),
+            };
+            let (worked, failure) = self.step(&step)?;
+            if let Some(mut failure) = failure {
+                failure.step = index;
+                return Ok(Some(failure));
+            }
+            if let Source::Generate(generator, _) = source {
+                generator.learn(&step, worked);
+            }
+            index += 1;
+        }
+    }
+
+    /// Runs a step on both sides; whether it worked, and the difference if there is one.
+    fn step(&mut self, step: &Step) -> Result<(bool, Option<Failure>)> {
+        if matches!(step.op, Op::Check | Op::Remount | Op::Swap) {
+            return Ok((true, self.whole(&step.op)?));
+        }
+        let touched = step.op.touched();
+        let mut outcomes = Vec::new();
+        // The oracle goes first, so that a subject that hangs is compared with something.
+        for at in [self.oracle(), self.subject()] {
+            self.runner.watch.beat();
+            self.sides[at].touch(&touched);
+            let acting = Acting::begin(step.who)?;
+            let outcome = exec::run(&mut self.sides[at], &step.op);
+            acting.end()?;
+            outcomes.push(outcome);
+        }
+        let (oracle, subject) = (&outcomes[0], &outcomes[1]);
+        let verb = step.op.verb();
+        if self.runner.watch.take_fired() {
+            return Ok((
+                false,
+                Some(Failure::new(
+                    format!("{verb}: hang"),
+                    oracle.show(),
+                    "hangs",
+                )),
+            ));
+        }
+        let failure = Outcome::differs(oracle, subject).map(|key| {
+            let mut failure = Failure::new(format!("{verb}: {key}"), oracle.show(), subject.show());
+            if let Err(why) = self.sides[self.subject()].alive() {
+                failure.key = format!("{verb}: subject died");
+                failure.subject = why;
+            }
+            failure
+        });
+        Ok((oracle.is_ok(), failure))
+    }
+
+    /// The tree-wide steps: each ends with a comparison of the whole trees.
+    fn whole(&mut self, op: &Op) -> Result<Option<Failure>> {
+        let when = op.verb();
+        if matches!(op, Op::Remount | Op::Swap) {
+            if let Some(failure) = self.unmount() {
+                return Ok(Some(failure));
+            }
+            self.swapped ^= matches!(op, Op::Swap);
+            match self.mount()? {
+                Mounting::Both => {}
+                Mounting::OracleRefuses(why) => {
+                    let key = format!("{when}: the kernel refuses the upper");
+                    return Ok(Some(Failure::new(key, why, "mounts")));
+                }
+                Mounting::SubjectRefuses(failure) => return Ok(Some(failure)),
+            }
+        }
+        self.compare(&when)
+    }
+
+    fn compare(&mut self, when: &str) -> Result<Option<Failure>> {
+        let (oracle, subject) = (self.oracle(), self.subject());
+        let oracle_view = self.sides[oracle].view()?;
+        let subject_view = self.sides[subject].view();
+        if self.runner.watch.take_fired() {
+            return Ok(Some(Failure::new(
+                format!("{when}: hang"),
+                "a tree",
+                "hangs",
+            )));
+        }
+        let subject_view = match subject_view {
+            Ok(view) => view,
+            Err(error) => {
+                let key = format!("{when}: no tree");
+                return Ok(Some(Failure::new(key, "a tree", format!("{error:#}"))));
+            }
+        };
+        if let Some(found) = View::difference(&oracle_view, &subject_view) {
+            return Ok(Some(Failure::tree(when, found)));
+        }
+        let lost = match (
+            &self.sides[oracle].last_view,
+            &self.sides[subject].last_view,
+        ) {
+            (Some(before), Some(before_subject)) if when != "swap" && self.runner.tmpfs => {
+                View::lost_ino((before, &oracle_view), (before_subject, &subject_view))
+            }
+            _ => None,
+        };
+        self.sides[oracle].last_view = Some(oracle_view);
+        self.sides[subject].last_view = Some(subject_view);
+        Ok(lost.map(|found| Failure::tree(when, found)))
+    }
+}

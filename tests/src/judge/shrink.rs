@@ -1,0 +1,144 @@
+//! Makes a failing case small: drops steps, entries and attributes while the same failure stays.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+
+use super::case::{Case, Entry};
+use super::runner::{Failure, Runner, Source, Verdict};
+
+/// The smallest case found within `limit` that fails with the same key, and its failure.
+pub(crate) fn shrink(
+    runner: &Runner,
+    case: &Case,
+    failure: &Failure,
+    limit: Duration,
+) -> Result<(Case, Failure)> {
+    let mut shrinker = Shrinker {
+        runner,
+        best: case.clone(),
+        failure: failure.clone(),
+        deadline: Instant::now() + limit,
+    };
+    shrinker.best.steps.truncate(failure.step + 1);
+    loop {
+        let before = shrinker.best.clone();
+        shrinker.round()?;
+        if shrinker.best == before || shrinker.late() {
+            return Ok((shrinker.best, shrinker.failure));
+        }
+    }
+}
+
+struct Shrinker<'a> {
+    runner: &'a Runner,
+    best: Case,
+    failure: Failure,
+    deadline: Instant,
+}
+
+impl Shrinker<'_> {
+    fn late(&self) -> bool {
+        Instant::now() > self.deadline
+    }
+
+    /// Keeps `case` if it still fails in the same way.
+    fn offer(&mut self, mut case: Case) -> Result<bool> {
+        if case == self.best || self.late() {
+            return Ok(false);
+        }
+        // A smaller case may be no stack at all (no layer left): then it is no smaller failure either.
+        let Ok(Verdict::Different(found)) = self.runner.run(&mut case, Source::Replay) else {
+            return Ok(false);
+        };
+        let same = found.key == self.failure.key;
+        if same {
+            self.best = case;
+            self.failure = found;
+        }
+        Ok(same)
+    }
+
+    fn round(&mut self) -> Result<()> {
+        self.thin(|case| &mut case.steps)?;
+        self.thin(|case| &mut case.upper)?;
+        self.thin(|case| &mut case.layers)?;
+        for index in (0..self.best.layers.len()).rev() {
+            self.thin_entries(index)?;
+        }
+        self.thin(|case| &mut case.pre)?;
+        for index in 0..self.best.layers.len() {
+            for entry in 0..self.best.layers[index].len() {
+                self.simplify(|case| case.layers.get_mut(index)?.get_mut(entry))?;
+            }
+        }
+        for entry in 0..self.best.upper.len() {
+            self.simplify(|case| case.upper.get_mut(entry))?;
+        }
+        self.offer(Case {
+            umask: 0o022,
+            ..self.best.clone()
+        })?;
+        self.as_root()
+    }
+
+    fn thin_entries(&mut self, layer: usize) -> Result<()> {
+        self.thin(|case| match case.layers.get_mut(layer) {
+            Some(entries) => entries,
+            None => &mut case.upper,
+        })
+    }
+
+    /// Drops pieces of a list, first large ones, then single elements, from the end.
+    fn thin<T: Clone>(&mut self, list: impl Fn(&mut Case) -> &mut Vec<T>) -> Result<()> {
+        let mut piece = list(&mut self.best).len().div_ceil(2);
+        while piece > 0 {
+            let mut end = list(&mut self.best).len();
+            while end > 0 && !self.late() {
+                let start = end.saturating_sub(piece);
+                let mut smaller = self.best.clone();
+                list(&mut smaller).drain(start..end);
+                self.offer(smaller)?;
+                end = start.min(list(&mut self.best).len());
+            }
+            piece /= 2;
+        }
+        Ok(())
+    }
+
+    /// Makes an entry plain, piece by piece.
+    fn simplify(&mut self, find: impl Fn(&mut Case) -> Option<&mut Entry>) -> Result<()> {
+        let plainer: &[&dyn Fn(&mut Entry)] = &[
+            &|entry| *entry = Entry::plain(entry.path.clone(), entry.kind.clone()),
+            &|entry| entry.xattrs.clear(),
+            &|entry| drop(entry.xattrs.pop()),
+            &|entry| {
+                let plain = Entry::plain(entry.path.clone(), entry.kind.clone());
+                *entry = Entry {
+                    xattrs: std::mem::take(&mut entry.xattrs),
+                    ..plain
+                };
+            },
+        ];
+        for change in plainer {
+            let mut case = self.best.clone();
+            if let Some(entry) = find(&mut case) {
+                change(entry);
+                self.offer(case)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets root run steps that somebody else runs without need.
+    fn as_root(&mut self) -> Result<()> {
+        for index in 0..self.best.steps.len() {
+            let mut case = self.best.clone();
+            if let Some(step) = case.steps.get_mut(index) {
+                step.who = Default::default();
+                self.offer(case)?;
+            }
+        }
+        Ok(())
+    }
+}

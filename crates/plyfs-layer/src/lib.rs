@@ -19,5 +19,5 @@ pub use obj::{LayerIdx, Obj, Place};
 pub use probe::{Probe, probe};
 pub use reach::Reach;
 pub use root::LayerRoot;
-pub use upper::{Caps, Upper};
+pub use upper::{Caps, Upper, set_mark};
 pub use workdir::{Staged, Workdir};

@@ -237,3 +237,19 @@ impl Drop for Staged<'_> {
         }
     }
 }
+
+impl Workdir {
+    /// Moves `name` out of `dir` in one step and removes it with all that is below it. A failed
+    /// removal leaves litter that the next mount clears, and is logged.
+    ///
+    /// # Errors
+    /// ENOENT, EBUSY and the like; nothing has moved then.
+    pub fn discard(&self, dir: BorrowedFd<'_>, name: &Name) -> Result<()> {
+        let temp = self.temp_name()?;
+        make::rename(dir, name, self.fd.as_fd(), &temp, Rename::NOREPLACE)?;
+        if let Err(e) = clean::remove_tree(self.fd.as_fd(), &temp) {
+            tracing::warn!("removing a replaced object from the workdir: {e}");
+        }
+        Ok(())
+    }
+}

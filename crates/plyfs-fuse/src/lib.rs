@@ -1,0 +1,16 @@
+//! What does the kernel ask, and how do we answer? The only crate that names fuser.
+//!
+//! The *cached, no-open* data path of DESIGN.md: OPEN, OPENDIR, CREATE and FLUSH are answered
+//! ENOSYS once, after which the kernel opens files by itself and keeps names, attributes, data
+//! and listings until it is told otherwise. Warm work costs no request at all.
+#![forbid(unsafe_code)]
+
+mod convert;
+mod guard;
+mod notify;
+mod ops;
+mod raw_reply;
+mod session;
+mod wire;
+
+pub use session::{Session, SessionConfig};

@@ -1,0 +1,26 @@
+//! Telling the kernel what it cannot know.
+use fuser::{INodeNo, Notifier};
+use plyfs_union::{Invalidate, NodeId};
+
+/// Sends invalidations over the connection.
+#[derive(Debug)]
+pub(crate) struct KernelListener {
+    notifier: Notifier,
+}
+
+impl KernelListener {
+    pub(crate) fn new(notifier: Notifier) -> Self {
+        Self { notifier }
+    }
+}
+
+impl Invalidate for KernelListener {
+    /// Attributes only (a negative offset leaves the data alone), so the kernel waits for no page
+    /// and this may be sent while a request on the inode is in progress
+    /// (`fuse_reverse_inval_inode()`).
+    fn attributes(&self, node: NodeId) {
+        if let Err(e) = self.notifier.inval_inode(INodeNo(node.0), -1, 0) {
+            tracing::debug!("invalidating attributes of inode {}: {e}", node.0);
+        }
+    }
+}

@@ -1,0 +1,651 @@
+//! One short method a FUSE operation: decode, call the engine, reply.
+use std::cell::RefCell;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use fuser::{
+    BsdFileFlags, CopyFileRangeFlags, Errno, FileAttr, FileHandle, Filesystem, INodeNo, InitFlags,
+    IoctlFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyBmap, ReplyCreate,
+    ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek,
+    ReplyOpen, ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+};
+use plyfs_sys::io::FileIoctl;
+use plyfs_sys::make::Rename;
+use plyfs_sys::stat::Kind;
+use plyfs_sys::xattr::SetFlags;
+use plyfs_union::{Attr, Entry, Flow, Make, NodeId, Result, SetAttr, Union};
+
+use crate::convert::{self, caller, cookie, errno, set_time, system_time};
+use crate::guard::guard;
+use crate::raw_reply::{RawReply, listing_room};
+use crate::session::SessionConfig;
+use crate::wire::{Writer, dirent_plus_len};
+
+thread_local! {
+    /// The buffer a thread reads file data into; grows to the largest request and stays.
+    static DATA: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Answers FUSE requests from the engine.
+#[derive(Debug)]
+pub(crate) struct Adapter {
+    union: Arc<Union>,
+    raw: RawReply,
+    config: SessionConfig,
+}
+
+/// What the kernel is asked for, each only where it offers it.
+const WANTED: [InitFlags; 13] = [
+    // Warm work without requests (DESIGN.md, fact 3).
+    InitFlags::FUSE_NO_OPEN_SUPPORT,
+    InitFlags::FUSE_NO_OPENDIR_SUPPORT,
+    InitFlags::FUSE_CACHE_SYMLINKS,
+    // Nothing changes behind the kernel's back, so it need not drop pages on its own (fact 4).
+    InitFlags::FUSE_EXPLICIT_INVAL_DATA,
+    InitFlags::FUSE_DO_READDIRPLUS,
+    InitFlags::FUSE_READDIRPLUS_AUTO,
+    InitFlags::FUSE_PARALLEL_DIROPS,
+    InitFlags::FUSE_ASYNC_DIO,
+    // Without it every write asks for security.capability (fact 8); clearing suid is ours then.
+    InitFlags::FUSE_HANDLE_KILLPRIV_V2,
+    // ACLs are checked by the kernel and inherited by the upper's file system, which needs the
+    // mode as the caller gave it.
+    InitFlags::FUSE_POSIX_ACL,
+    InitFlags::FUSE_DONT_MASK,
+    InitFlags::FUSE_HAS_IOCTL_DIR,
+    InitFlags::FUSE_MAX_PAGES,
+];
+
+impl Adapter {
+    pub(crate) fn new(union: Arc<Union>, raw: RawReply, config: SessionConfig) -> Self {
+        Self { union, raw, config }
+    }
+
+    fn ttl(&self) -> Duration {
+        self.config.timeout
+    }
+
+    fn send_entry(
+        &self,
+        op: &'static str,
+        req: &Request,
+        node: INodeNo,
+        reply: ReplyEntry,
+        result: Result<Entry>,
+    ) {
+        match result {
+            Ok(entry) => self.raw.entry(req.unique().0, reply, entry, self.ttl()),
+            Err(e) => reply.error(errno(op, node.0, &e)),
+        }
+    }
+
+    fn send_attr(&self, op: &'static str, node: INodeNo, reply: ReplyAttr, result: Result<Attr>) {
+        match result {
+            Ok(attr) => reply.attr(&self.attr_ttl(), &file_attr(&attr)),
+            Err(e) => reply.error(errno(op, node.0, &e)),
+        }
+    }
+
+    fn attr_ttl(&self) -> Duration {
+        self.ttl().min(Duration::from_secs(1_000_000_000))
+    }
+
+    fn list_plus(&self, dir: INodeNo, offset: u64, room: usize) -> Result<(Vec<u8>, Vec<Entry>)> {
+        let mut w = Writer(Vec::with_capacity(room));
+        let mut sent = Vec::new();
+        let ttl = self.ttl();
+        self.union
+            .readdir_plus(NodeId(dir.0), cookie(offset), |listed, found| {
+                if w.0.len() + dirent_plus_len(listed.name) > room {
+                    return Flow::Break(());
+                }
+                w.dirent_plus(&listed, found.as_ref().map(|e| (e.node.id.0, &e.attr)), ttl);
+                sent.extend(found);
+                Flow::Continue(())
+            })?;
+        Ok((w.0, sent))
+    }
+}
+
+fn empty(op: &'static str, node: INodeNo, reply: ReplyEmpty, result: Result<()>) {
+    match result {
+        Ok(()) => reply.ok(),
+        Err(e) => reply.error(errno(op, node.0, &e)),
+    }
+}
+
+/// Sends an xattr value or list by the rules of getxattr(2): size 0 asks for the size alone.
+fn xattr(op: &'static str, node: INodeNo, size: u32, reply: ReplyXattr, result: Result<Vec<u8>>) {
+    match result {
+        Ok(value) => match (size, u32::try_from(value.len())) {
+            (0, Ok(len)) => reply.size(len),
+            (_, Ok(len)) if len <= size => reply.data(&value),
+            _ => reply.error(Errno::ERANGE),
+        },
+        Err(e) => reply.error(errno(op, node.0, &e)),
+    }
+}
+
+fn file_attr(a: &Attr) -> FileAttr {
+    let epoch = SystemTime::UNIX_EPOCH;
+    FileAttr {
+        ino: INodeNo(a.ino),
+        size: a.size,
+        blocks: a.blocks,
+        atime: system_time(a.atime),
+        mtime: system_time(a.mtime),
+        ctime: system_time(a.ctime),
+        crtime: epoch,
+        kind: convert::file_type(Kind::from_mode(a.mode)),
+        perm: u16::try_from(a.mode & 0o7777).unwrap_or(0),
+        nlink: a.nlink,
+        uid: a.uid,
+        gid: a.gid,
+        rdev: convert::rdev_to_wire(a.rdev),
+        blksize: a.blksize,
+        flags: 0,
+    }
+}
+
+impl Filesystem for Adapter {
+    fn init(&mut self, _req: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
+        for flag in WANTED {
+            if config.add_capabilities(flag).is_err() {
+                tracing::debug!("the kernel does not offer {flag:?}");
+            }
+        }
+        if let Err(nearest) = config.set_max_write(self.config.max_write) {
+            config.set_max_write(nearest).ok();
+        }
+        config.set_max_background(64).ok();
+        config.set_congestion_threshold(48).ok();
+        Ok(())
+    }
+
+    fn lookup(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        guard("lookup", || {
+            match self.union.lookup(NodeId(parent.0), name.as_bytes()) {
+                Ok(Some(entry)) => self.raw.entry(req.unique().0, reply, entry, self.ttl()),
+                Ok(None) => self.raw.negative(req.unique().0, reply, self.ttl()),
+                Err(e) => reply.error(errno("lookup", parent.0, &e)),
+            }
+        });
+    }
+
+    fn forget(&self, _req: &Request, ino: INodeNo, nlookup: u64) {
+        guard("forget", || self.union.forget(NodeId(ino.0), nlookup));
+    }
+
+    fn getattr(&self, _req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
+        guard("getattr", || {
+            self.send_attr("getattr", ino, reply, self.union.getattr(NodeId(ino.0)));
+        });
+    }
+
+    fn setattr(
+        &self,
+        req: &Request,
+        ino: INodeNo,
+        mode: Option<u32>,
+        uid: Option<u32>,
+        gid: Option<u32>,
+        size: Option<u64>,
+        atime: Option<TimeOrNow>,
+        mtime: Option<TimeOrNow>,
+        _ctime: Option<SystemTime>,
+        _fh: Option<FileHandle>,
+        _crtime: Option<SystemTime>,
+        _chgtime: Option<SystemTime>,
+        _bkuptime: Option<SystemTime>,
+        _flags: Option<BsdFileFlags>,
+        reply: ReplyAttr,
+    ) {
+        let (atime, mtime) = (atime.map(set_time), mtime.map(set_time));
+        let set = SetAttr {
+            mode,
+            uid,
+            gid,
+            size,
+            atime,
+            mtime,
+        };
+        guard("setattr", || {
+            let result = self.union.setattr(&caller(req, 0), NodeId(ino.0), &set);
+            self.send_attr("setattr", ino, reply, result);
+        });
+    }
+
+    fn readlink(&self, _req: &Request, ino: INodeNo, reply: ReplyData) {
+        guard("readlink", || match self.union.readlink(NodeId(ino.0)) {
+            Ok(target) => reply.data(&target),
+            Err(e) => reply.error(errno("readlink", ino.0, &e)),
+        });
+    }
+
+    fn mknod(
+        &self,
+        req: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
+        rdev: u32,
+        reply: ReplyEntry,
+    ) {
+        guard("mknod", || {
+            let make = Make::Node(mode, convert::rdev_from_wire(rdev));
+            let who = caller(req, umask);
+            let result = self
+                .union
+                .make(&who, NodeId(parent.0), name.as_bytes(), make);
+            self.send_entry("mknod", req, parent, reply, result);
+        });
+    }
+
+    fn mkdir(
+        &self,
+        req: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
+        reply: ReplyEntry,
+    ) {
+        guard("mkdir", || {
+            let who = caller(req, umask);
+            let make = Make::Dir(mode);
+            let result = self
+                .union
+                .make(&who, NodeId(parent.0), name.as_bytes(), make);
+            self.send_entry("mkdir", req, parent, reply, result);
+        });
+    }
+
+    fn unlink(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        guard("unlink", || {
+            let result = self.union.unlink(NodeId(parent.0), name.as_bytes());
+            empty("unlink", parent, reply, result);
+        });
+    }
+
+    fn rmdir(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        guard("rmdir", || {
+            let result = self.union.rmdir(NodeId(parent.0), name.as_bytes());
+            empty("rmdir", parent, reply, result);
+        });
+    }
+
+    fn symlink(
+        &self,
+        req: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        target: &Path,
+        reply: ReplyEntry,
+    ) {
+        guard("symlink", || {
+            let make = Make::Symlink(target.as_os_str().as_bytes());
+            let who = caller(req, 0);
+            let result = self
+                .union
+                .make(&who, NodeId(parent.0), name.as_bytes(), make);
+            self.send_entry("symlink", req, parent, reply, result);
+        });
+    }
+
+    fn rename(
+        &self,
+        _req: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        newparent: INodeNo,
+        newname: &OsStr,
+        flags: RenameFlags,
+        reply: ReplyEmpty,
+    ) {
+        guard("rename", || {
+            let flags = Rename::from_bits_retain(flags.bits());
+            let from = (NodeId(parent.0), name.as_bytes());
+            let to = (NodeId(newparent.0), newname.as_bytes());
+            let result = self.union.rename(from.0, from.1, to.0, to.1, flags);
+            empty("rename", parent, reply, result);
+        });
+    }
+
+    fn link(
+        &self,
+        req: &Request,
+        ino: INodeNo,
+        newparent: INodeNo,
+        newname: &OsStr,
+        reply: ReplyEntry,
+    ) {
+        guard("link", || {
+            let (node, dir) = (NodeId(ino.0), NodeId(newparent.0));
+            let result = self.union.link(node, dir, newname.as_bytes());
+            self.send_entry("link", req, ino, reply, result);
+        });
+    }
+
+    /// ENOSYS once: from then on the kernel opens files by itself (`fuse_file_open()`).
+    fn open(&self, _req: &Request, _ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        reply.error(Errno::ENOSYS);
+    }
+
+    fn read(
+        &self,
+        _req: &Request,
+        ino: INodeNo,
+        _fh: FileHandle,
+        offset: u64,
+        size: u32,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        reply: ReplyData,
+    ) {
+        guard("read", || {
+            DATA.with_borrow_mut(|buf| {
+                let size = size as usize;
+                if buf.len() < size {
+                    buf.resize(size, 0);
+                }
+                match self.union.read(NodeId(ino.0), offset, &mut buf[..size]) {
+                    Ok(n) => reply.data(&buf[..n]),
+                    Err(e) => reply.error(errno("read", ino.0, &e)),
+                }
+            });
+        });
+    }
+
+    fn write(
+        &self,
+        _req: &Request,
+        ino: INodeNo,
+        _fh: FileHandle,
+        offset: u64,
+        data: &[u8],
+        write_flags: WriteFlags,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        reply: ReplyWrite,
+    ) {
+        guard("write", || {
+            let kill = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
+            match self.union.write(NodeId(ino.0), offset, data, kill) {
+                Ok(n) => reply.written(u32::try_from(n).unwrap_or(u32::MAX)),
+                Err(e) => reply.error(errno("write", ino.0, &e)),
+            }
+        });
+    }
+
+    /// ENOSYS once: nothing is held back that a close could flush.
+    fn flush(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        _fh: FileHandle,
+        _lock_owner: LockOwner,
+        reply: ReplyEmpty,
+    ) {
+        reply.error(Errno::ENOSYS);
+    }
+
+    fn fsync(
+        &self,
+        _req: &Request,
+        ino: INodeNo,
+        _fh: FileHandle,
+        datasync: bool,
+        reply: ReplyEmpty,
+    ) {
+        guard("fsync", || {
+            empty(
+                "fsync",
+                ino,
+                reply,
+                self.union.fsync(NodeId(ino.0), datasync),
+            );
+        });
+    }
+
+    /// ENOSYS once: from then on the kernel opens directories by itself and caches listings.
+    fn opendir(&self, _req: &Request, _ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        reply.error(Errno::ENOSYS);
+    }
+
+    fn readdir(
+        &self,
+        _req: &Request,
+        ino: INodeNo,
+        _fh: FileHandle,
+        offset: u64,
+        mut reply: ReplyDirectory,
+    ) {
+        guard("readdir", || {
+            let listed = self.union.readdir(NodeId(ino.0), cookie(offset), |e| {
+                let name = OsStr::from_bytes(e.name);
+                if reply.add(INodeNo(e.ino), e.next.0, convert::file_type(e.kind), name) {
+                    Flow::Break(())
+                } else {
+                    Flow::Continue(())
+                }
+            });
+            match listed {
+                Ok(()) => reply.ok(),
+                Err(e) => reply.error(errno("readdir", ino.0, &e)),
+            }
+        });
+    }
+
+    fn readdirplus(
+        &self,
+        req: &Request,
+        ino: INodeNo,
+        _fh: FileHandle,
+        offset: u64,
+        reply: ReplyDirectoryPlus,
+    ) {
+        guard("readdirplus", || {
+            match self.list_plus(ino, offset, listing_room(&reply)) {
+                Ok((bytes, sent)) => {
+                    if self.raw.listing(req.unique().0, reply, &bytes) {
+                        sent.into_iter().for_each(|entry| entry.node.leak());
+                    }
+                }
+                Err(e) => reply.error(errno("readdirplus", ino.0, &e)),
+            }
+        });
+    }
+
+    fn fsyncdir(
+        &self,
+        _req: &Request,
+        ino: INodeNo,
+        _fh: FileHandle,
+        datasync: bool,
+        reply: ReplyEmpty,
+    ) {
+        guard("fsyncdir", || {
+            empty(
+                "fsyncdir",
+                ino,
+                reply,
+                self.union.fsync(NodeId(ino.0), datasync),
+            );
+        });
+    }
+
+    fn statfs(&self, _req: &Request, ino: INodeNo, reply: ReplyStatfs) {
+        guard("statfs", || match self.union.statfs() {
+            Ok(s) => reply.statfs(
+                s.blocks, s.bfree, s.bavail, s.files, s.ffree, s.bsize, s.namelen, s.frsize,
+            ),
+            Err(e) => reply.error(errno("statfs", ino.0, &e)),
+        });
+    }
+
+    fn setxattr(
+        &self,
+        _req: &Request,
+        ino: INodeNo,
+        name: &OsStr,
+        value: &[u8],
+        flags: i32,
+        _position: u32,
+        reply: ReplyEmpty,
+    ) {
+        guard("setxattr", || {
+            let flags = SetFlags::from_bits_retain(flags);
+            let result = self
+                .union
+                .setxattr(NodeId(ino.0), name.as_bytes(), value, flags);
+            empty("setxattr", ino, reply, result);
+        });
+    }
+
+    fn getxattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        guard("getxattr", || {
+            let result = self.union.getxattr(NodeId(ino.0), name.as_bytes());
+            xattr("getxattr", ino, size, reply, result);
+        });
+    }
+
+    fn listxattr(&self, _req: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+        guard("listxattr", || {
+            xattr(
+                "listxattr",
+                ino,
+                size,
+                reply,
+                self.union.listxattr(NodeId(ino.0)),
+            );
+        });
+    }
+
+    fn removexattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        guard("removexattr", || {
+            let result = self.union.removexattr(NodeId(ino.0), name.as_bytes());
+            empty("removexattr", ino, reply, result);
+        });
+    }
+
+    /// ENOSYS once: the kernel sends MKNOD alone, which is all a file without handles needs.
+    fn create(
+        &self,
+        _req: &Request,
+        _parent: INodeNo,
+        _name: &OsStr,
+        _mode: u32,
+        _umask: u32,
+        _flags: i32,
+        reply: ReplyCreate,
+    ) {
+        reply.error(Errno::ENOSYS);
+    }
+
+    fn bmap(&self, _req: &Request, _ino: INodeNo, _blocksize: u32, _idx: u64, reply: ReplyBmap) {
+        reply.error(Errno::ENOSYS);
+    }
+
+    fn ioctl(
+        &self,
+        _req: &Request,
+        ino: INodeNo,
+        _fh: FileHandle,
+        _flags: IoctlFlags,
+        cmd: u32,
+        in_data: &[u8],
+        out_size: u32,
+        reply: ReplyIoctl,
+    ) {
+        let Some(op) = FileIoctl::from_request(cmd) else {
+            return reply.error(Errno::ENOTTY);
+        };
+        guard("ioctl", || {
+            match self.union.ioctl(NodeId(ino.0), op, in_data) {
+                Ok(data) => {
+                    let len = (out_size as usize).min(data.len());
+                    reply.ioctl(0, &data[..len]);
+                }
+                Err(e) => reply.error(errno("ioctl", ino.0, &e)),
+            }
+        });
+    }
+
+    /// ENOSYS once: regular files are always ready.
+    fn poll(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        _fh: FileHandle,
+        _ph: fuser::PollNotifier,
+        _events: fuser::PollEvents,
+        _flags: fuser::PollFlags,
+        reply: ReplyPoll,
+    ) {
+        reply.error(Errno::ENOSYS);
+    }
+
+    fn fallocate(
+        &self,
+        _req: &Request,
+        ino: INodeNo,
+        _fh: FileHandle,
+        offset: u64,
+        length: u64,
+        mode: i32,
+        reply: ReplyEmpty,
+    ) {
+        guard("fallocate", || {
+            let result = self.union.fallocate(NodeId(ino.0), mode, offset, length);
+            empty("fallocate", ino, reply, result);
+        });
+    }
+
+    fn lseek(
+        &self,
+        _req: &Request,
+        ino: INodeNo,
+        _fh: FileHandle,
+        offset: i64,
+        whence: i32,
+        reply: ReplyLseek,
+    ) {
+        guard("lseek", || {
+            match self.union.seek(NodeId(ino.0), offset, whence) {
+                Ok(at) => reply.offset(at),
+                Err(e) => reply.error(errno("lseek", ino.0, &e)),
+            }
+        });
+    }
+
+    fn copy_file_range(
+        &self,
+        _req: &Request,
+        ino_in: INodeNo,
+        _fh_in: FileHandle,
+        offset_in: u64,
+        ino_out: INodeNo,
+        _fh_out: FileHandle,
+        offset_out: u64,
+        len: u64,
+        _flags: CopyFileRangeFlags,
+        reply: ReplyWrite,
+    ) {
+        guard("copy_file_range", || {
+            // The reply holds 32 bits; a caller goes on where a short copy ended.
+            let len = usize::try_from(len.min(1 << 30)).unwrap_or(1 << 30);
+            let (from, to) = (
+                (NodeId(ino_in.0), offset_in),
+                (NodeId(ino_out.0), offset_out),
+            );
+            match self.union.copy_range(from, to, len) {
+                Ok(n) => reply.written(u32::try_from(n).unwrap_or(u32::MAX)),
+                Err(e) => reply.error(errno("copy_file_range", ino_out.0, &e)),
+            }
+        });
+    }
+}

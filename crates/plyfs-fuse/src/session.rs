@@ -1,0 +1,71 @@
+//! A FUSE connection: INIT, the threads that serve it, and its end.
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use plyfs_union::Union;
+
+use crate::notify::KernelListener;
+use crate::ops::Adapter;
+use crate::raw_reply::RawReply;
+
+/// How requests are served.
+#[derive(Debug, Clone)]
+pub struct SessionConfig {
+    /// Number of threads that serve requests.
+    pub threads: usize,
+    /// How long the kernel may keep entries and attributes; `Duration::MAX` = until told otherwise.
+    pub timeout: Duration,
+    /// Largest WRITE request in bytes.
+    pub max_write: u32,
+}
+
+/// Threads mostly wait for a disk, so there are more of them than processors: a few long copies
+/// must not stop requests on other files.
+const DEFAULT_THREADS: usize = 16;
+/// 1 MiB is the most the kernel sends unless fs.fuse.max_pages_limit is raised.
+const DEFAULT_MAX_WRITE: u32 = 1 << 20;
+
+impl Default for SessionConfig {
+    fn default() -> Self {
+        Self {
+            threads: DEFAULT_THREADS,
+            timeout: Duration::MAX,
+            max_write: DEFAULT_MAX_WRITE,
+        }
+    }
+}
+
+/// A FUSE connection that serves a merged view.
+#[derive(Debug)]
+pub struct Session {
+    inner: fuser::Session<Adapter>,
+}
+
+impl Session {
+    /// Answers FUSE_INIT on an already mounted `dev_fuse`.
+    ///
+    /// # Errors
+    /// When the kernel closes the connection or speaks an unsupported protocol.
+    pub fn start(union: Arc<Union>, dev_fuse: OwnedFd, config: SessionConfig) -> io::Result<Self> {
+        let raw = RawReply::new(dev_fuse.try_clone()?);
+        let threads = config.threads.max(1);
+        let adapter = Adapter::new(Arc::clone(&union), raw, config);
+        let mut fuser_config = fuser::Config::default();
+        fuser_config.acl = fuser::SessionACL::All;
+        fuser_config.n_threads = Some(threads);
+        let acl = fuser::SessionACL::All;
+        let inner = fuser::Session::from_fd(adapter, dev_fuse, acl, fuser_config)?;
+        union.set_listener(Box::new(KernelListener::new(inner.notifier())));
+        Ok(Self { inner })
+    }
+
+    /// Serves requests until the file system is unmounted.
+    ///
+    /// # Errors
+    /// When reading requests fails for another reason than the unmount.
+    pub fn run(self) -> io::Result<()> {
+        self.inner.run()
+    }
+}

@@ -1,0 +1,197 @@
+//! Attributes: what `stat` shows, and changing them.
+use std::sync::Arc;
+
+use plyfs_layer::Obj;
+use plyfs_sys::attr::{self as sys_attr, SetTime};
+use plyfs_sys::stat::{Kind, Stat, Time};
+use plyfs_sys::{stat, xattr};
+
+use crate::copy_up::DataNeed;
+use crate::inode::{Inode, NodeId};
+use crate::{Caller, Error, Result, Union};
+
+/// Attributes of an inode as the view shows them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Attr {
+    /// Inode number for programs; not what FUSE calls the inode.
+    pub ino: u64,
+    /// Type and permission bits.
+    pub mode: u32,
+    /// Hard links.
+    pub nlink: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Device number of a device node (major, minor).
+    pub rdev: (u32, u32),
+    /// Size in bytes.
+    pub size: u64,
+    /// Allocated 512-byte blocks.
+    pub blocks: u64,
+    /// Preferred I/O size in bytes.
+    pub blksize: u32,
+    /// Last access.
+    pub atime: Time,
+    /// Last modification.
+    pub mtime: Time,
+    /// Last status change.
+    pub ctime: Time,
+}
+
+/// Changes of attributes; None leaves one as it is.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SetAttr {
+    /// Permission bits.
+    pub mode: Option<u32>,
+    /// Owner.
+    pub uid: Option<u32>,
+    /// Group.
+    pub gid: Option<u32>,
+    /// Size in bytes.
+    pub size: Option<u64>,
+    /// Access time.
+    pub atime: Option<SetTime>,
+    /// Modification time.
+    pub mtime: Option<SetTime>,
+}
+
+impl Union {
+    /// Attributes of an inode.
+    ///
+    /// # Errors
+    /// ESTALE for an unknown inode; EIO and the like from the layer.
+    pub fn getattr(&self, node: NodeId) -> Result<Attr> {
+        let inode = self.inode(node)?;
+        self.attr_of(&inode)
+    }
+
+    pub(crate) fn attr_of(&self, inode: &Arc<Inode>) -> Result<Attr> {
+        let top = inode.top().ok_or(Error::Stale)?;
+        let found = self.stat_obj(top)?;
+        self.show(inode, &found)
+    }
+
+    /// Attributes of an object of a layer.
+    pub(crate) fn stat_obj(&self, obj: &Obj) -> Result<Stat> {
+        Ok(self.reach.with(obj, stat::stat)?)
+    }
+
+    /// What the view shows of an inode whose topmost object has the attributes `found`.
+    pub(crate) fn show(&self, inode: &Arc<Inode>, found: &Stat) -> Result<Attr> {
+        let mut blocks = found.blocks;
+        if inode.is_metacopy() {
+            if let Some(data) = inode.data() {
+                blocks = self.stat_obj(data)?.blocks;
+            }
+        }
+        Ok(Attr {
+            ino: inode.st_ino(),
+            mode: found.mode,
+            nlink: nlink(inode, found),
+            uid: found.uid,
+            gid: found.gid,
+            rdev: found.rdev,
+            size: found.size,
+            blocks,
+            blksize: found.blksize,
+            atime: found.atime,
+            mtime: found.mtime,
+            ctime: found.ctime,
+        })
+    }
+
+    /// Changes attributes and answers the new ones.
+    ///
+    /// # Errors
+    /// EROFS without an upper; ENOSPC and the like from copy-up; EPERM, EFBIG from the layer.
+    pub fn setattr(&self, caller: &Caller, node: NodeId, set: &SetAttr) -> Result<Attr> {
+        let inode = self.inode(node)?;
+        let need = match set.size {
+            Some(size) => DataNeed::UpTo(size),
+            None => DataNeed::AttributesOnly,
+        };
+        self.copy_up(&inode, need)?;
+        let obj = Arc::clone(inode.upper().ok_or(Error::ReadOnly)?);
+        if set.uid.is_some() || set.gid.is_some() {
+            self.reach
+                .with(&obj, |at| sys_attr::chown(at, set.uid, set.gid))?;
+        }
+        if let Some(mode) = set.mode {
+            self.reach
+                .with(&obj, |at| sys_attr::chmod(at, mode & 0o7777))?;
+        }
+        if let Some(size) = set.size {
+            self.truncate(caller, &inode, &obj, size)?;
+        }
+        if set.atime.is_some() || set.mtime.is_some() {
+            let atime = set.atime.unwrap_or(SetTime::Omit);
+            let mtime = set.mtime.unwrap_or(SetTime::Omit);
+            self.reach
+                .with(&obj, |at| sys_attr::utimens(at, atime, mtime))?;
+        }
+        self.attr_of(&inode)
+    }
+
+    fn truncate(&self, caller: &Caller, inode: &Arc<Inode>, obj: &Obj, size: u64) -> Result<()> {
+        if inode.kind != Kind::File {
+            return Err(if inode.kind == Kind::Dir {
+                Error::IsDir
+            } else {
+                Error::Invalid("only a regular file has a size to set")
+            });
+        }
+        if !caller.may_keep_suid() {
+            self.drop_suid(obj)?;
+        }
+        let file = self.write_file(inode)?;
+        sys_attr::truncate(file.fd(), size)?;
+        Ok(())
+    }
+
+    /// Clears suid and sgid before a change of data by somebody who may not keep them
+    /// (`setattr_should_drop_suidgid()`): sgid only with group execute.
+    pub(crate) fn drop_suid(&self, obj: &Obj) -> Result<bool> {
+        let perm = self.stat_obj(obj)?.perm();
+        let mut kept = perm & !0o4000;
+        if perm & 0o2010 == 0o2010 {
+            kept &= !0o2000;
+        }
+        if kept == perm {
+            return Ok(false);
+        }
+        self.reach.with(obj, |at| sys_attr::chmod(at, kept))?;
+        Ok(true)
+    }
+
+    /// What a symbolic link says.
+    ///
+    /// # Errors
+    /// EINVAL when it is none; EIO and the like.
+    pub fn readlink(&self, node: NodeId) -> Result<Vec<u8>> {
+        let inode = self.inode(node)?;
+        let top = inode.top().ok_or(Error::Stale)?;
+        Ok(self.reach.with(top, sys_attr::readlink)?)
+    }
+
+    /// The raw value of an xattr of the inode's topmost object, for the engine's own use.
+    pub(crate) fn raw_xattr(&self, inode: &Inode, name: &[u8]) -> Result<Option<Vec<u8>>> {
+        let top = inode.top().ok_or(Error::Stale)?;
+        Ok(self.reach.with(top, |at| xattr::get(at, name))?)
+    }
+}
+
+/// Link count by the kernel's rules (`ovl_getattr()`): 1 for a directory with a lower part, as no
+/// layer alone knows its subdirectories; 0 for a lower file whose only name has been removed.
+fn nlink(inode: &Inode, found: &Stat) -> u32 {
+    if inode.kind == Kind::Dir {
+        let merged = inode.has_lower() && inode.upper().is_some() || inode.lowers.len() > 1;
+        return if merged { 1 } else { found.nlink };
+    }
+    let unlinked = inode.upper().is_none() && inode.key.lock().is_none();
+    if unlinked {
+        found.nlink.saturating_sub(1)
+    } else {
+        found.nlink
+    }
+}

@@ -1,0 +1,305 @@
+//! Copy-up: the only place where the backing of an inode rises.
+//!
+//! Staged in the workdir with everything final, then published by one step: nobody sees half an
+//! object (C1), and a crash leaves nothing but litter in the workdir. Parents come first.
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use plyfs_layer::{LayerIdx, Obj, Staged, set_mark};
+use plyfs_sys::attr::{self as sys_attr, SetTime};
+use plyfs_sys::open::Access;
+use plyfs_sys::stat::{Kind, Stat};
+use plyfs_sys::{At, Errno, Name, copy, io, stat, xattr};
+
+use crate::inode::{Inode, Key};
+use crate::stack::UpperLayer;
+use crate::{Error, Result, Union};
+
+/// How much of the data the caller is going to need.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum DataNeed {
+    /// Attributes change; the data stays as it is.
+    AttributesOnly,
+    /// All of it.
+    All,
+    /// The first bytes: the file is about to be cut to this size.
+    UpTo(u64),
+}
+
+impl DataNeed {
+    fn limit(self, size: u64) -> u64 {
+        match self {
+            Self::UpTo(limit) => size.min(limit),
+            _ => size,
+        }
+    }
+}
+
+impl Union {
+    pub(crate) fn writable(&self) -> Result<&UpperLayer> {
+        self.stack.upper.as_ref().ok_or(Error::ReadOnly)
+    }
+
+    /// Gives the inode an upper object, its parents first.
+    pub(crate) fn copy_up(&self, inode: &Arc<Inode>, need: DataNeed) -> Result<()> {
+        self.writable()?;
+        if inode.upper().is_some() {
+            return self.complete_metacopy(inode, need);
+        }
+        // From the inode to the first ancestor with an upper, then back down.
+        let mut chain = vec![Arc::clone(inode)];
+        while let Some(parent) = chain.last().and_then(parent_of) {
+            if parent.upper().is_some() {
+                break;
+            }
+            chain.push(parent);
+        }
+        while let Some(next) = chain.pop() {
+            let need = if chain.is_empty() {
+                need
+            } else {
+                DataNeed::AttributesOnly
+            };
+            self.copy_up_one(&next, need)?;
+        }
+        Ok(())
+    }
+
+    fn copy_up_one(&self, inode: &Arc<Inode>, need: DataNeed) -> Result<()> {
+        let _one_at_a_time = inode.copy_up.lock();
+        if inode.upper().is_some() {
+            return Ok(());
+        }
+        let top = Arc::clone(inode.lowers.first().ok_or(Error::Stale)?);
+        let found = self.stat_obj(&top)?;
+        let upper = self.writable()?;
+        let staged = self.stage_copy(upper, inode, &found, need)?;
+        self.finish_copy(&staged, &top, &found)?;
+        if inode.kind == Kind::File && !self.options.volatile && found.size > 0 {
+            if let Some(file) = staged.file() {
+                io::fsync(file, false)?;
+            }
+        }
+        self.publish_copy(inode, staged, &found)?;
+        self.invalidate(inode.id);
+        Ok(())
+    }
+
+    /// Stages an object of the same kind with the same contents.
+    fn stage_copy<'a>(
+        &self,
+        upper: &'a UpperLayer,
+        inode: &Arc<Inode>,
+        found: &Stat,
+        need: DataNeed,
+    ) -> Result<Staged<'a>> {
+        let work = &upper.upper.work;
+        Ok(match inode.kind {
+            Kind::File => {
+                let staged = work.stage_file()?;
+                let limit = need.limit(found.size);
+                if limit > 0 {
+                    let data = inode.data().ok_or(Error::Stale)?;
+                    let src = self.reach.open_file(data, Access::READ | Access::NOATIME)?;
+                    let dst = staged.file().ok_or(Error::Stale)?;
+                    copy::copy_data(src.as_fd(), dst, limit)?;
+                    if limit < found.size {
+                        // A shared-extent copy takes the whole file.
+                        sys_attr::truncate(dst, limit)?;
+                    }
+                }
+                staged
+            }
+            Kind::Dir => work.stage_dir()?,
+            Kind::Symlink => {
+                let top = inode.top().ok_or(Error::Stale)?;
+                work.stage_symlink(&self.reach.with(top, sys_attr::readlink)?)?
+            }
+            kind => work.stage_node(kind.mode_bits() | 0o600, found.rdev)?,
+        })
+    }
+
+    /// Gives a staged copy the attributes of the lower object: everything but its name.
+    fn finish_copy(&self, staged: &Staged<'_>, top: &Obj, found: &Stat) -> Result<()> {
+        sys_attr::chown(staged.at(), Some(found.uid), Some(found.gid))?;
+        self.reach
+            .with(top, |from| self.copy_xattrs(from, staged.at()))?;
+        let kind = found.kind();
+        if kind == Kind::Dir || found.nlink == 1 {
+            self.mark_origin(staged, top)?;
+        }
+        if kind != Kind::Symlink {
+            sys_attr::chmod(staged.at(), found.perm())?;
+        }
+        let times = (SetTime::To(found.atime), SetTime::To(found.mtime));
+        Ok(sys_attr::utimens(staged.at(), times.0, times.1)?)
+    }
+
+    /// Copies all xattrs but the overlay's own (`ovl_copy_xattr()`); ACLs and capabilities are
+    /// among them. Where the upper cannot take one, only those that grant something are an error.
+    fn copy_xattrs(&self, from: At<'_>, to: At<'_>) -> Result<()> {
+        for name in xattr::list(from)? {
+            if self.is_own_xattr(&name) {
+                continue;
+            }
+            let Some(value) = xattr::get(from, &name)? else {
+                continue;
+            };
+            match xattr::set(to, &name, &value, xattr::SetFlags::empty()) {
+                Err(e) if may_be_left_out(&name, e.errno()) => {}
+                other => other?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether an xattr belongs to the overlay and is neither shown nor copied.
+    pub(crate) fn is_own_xattr(&self, name: &[u8]) -> bool {
+        self.stack.ns.is_private(name) || plyfs_format::names::is_foreign_private(name)
+    }
+
+    fn mark_origin(&self, staged: &Staged<'_>, top: &Obj) -> Result<()> {
+        let origin = self
+            .reach
+            .with(top, |at| self.stack.make_origin(at, top.id().dev))?;
+        // Without a handle the kernel writes an empty mark: "copied up, origin not known".
+        let value = origin.map(|o| o.encode()).unwrap_or_default();
+        match set_mark(staged.at(), self.stack.ns.origin(), &value) {
+            Err(e) if matches!(e.errno(), Errno::EOPNOTSUPP | Errno::EPERM) => Ok(()),
+            other => Ok(other?),
+        }
+    }
+
+    /// Publishes a staged copy where the inode is now; an inode that was unlinked meanwhile
+    /// lives on without a name.
+    fn publish_copy(&self, inode: &Arc<Inode>, staged: Staged<'_>, found: &Stat) -> Result<()> {
+        loop {
+            let Some((parent, name)) = place_of(inode) else {
+                return self.keep_nameless(inode, staged);
+            };
+            let _names = parent.dir_state()?.names.write();
+            if !still_at(inode, &parent, &name) {
+                continue;
+            }
+            let dir_obj = Arc::clone(parent.upper().ok_or(Error::Stale)?);
+            let dir = self.reach.dir_fd(&dir_obj)?;
+            let before = stat::stat_fd(dir.as_fd())?;
+            self.set_impure(&parent)?;
+            let file = staged.publish_new(dir.as_fd(), &name)?;
+            // Copy-up is not a change of the directory that a user made.
+            let (atime, mtime) = (SetTime::To(before.atime), SetTime::To(before.mtime));
+            sys_attr::utimens(At::object(&dir), atime, mtime)?;
+            let id = match &file {
+                Some(fd) => stat::stat_fd(fd.as_fd())?.id(),
+                None => stat::stat(At::entry(dir.as_fd(), &name))?.id(),
+            };
+            let obj = Obj::found(LayerIdx::UPPER, id, &dir_obj, (*name).to_owned());
+            self.rise(inode, obj, file, found);
+            self.table.rekey(inode, Some(Key::Obj(LayerIdx::UPPER, id)));
+            parent.touch_names();
+            return Ok(());
+        }
+    }
+
+    fn keep_nameless(&self, inode: &Arc<Inode>, staged: Staged<'_>) -> Result<()> {
+        if inode.kind != Kind::File {
+            return Err(Error::NotFound);
+        }
+        let file = staged.keep_nameless()?;
+        let found = stat::stat_fd(file.as_fd())?;
+        let pin = Arc::new(plyfs_sys::open::dup(&file)?);
+        let obj = Obj::pinned(LayerIdx::UPPER, found.id(), pin);
+        self.rise(inode, obj, Some(file), &found);
+        Ok(())
+    }
+
+    /// The infallible step in memory after the one on disk (B2).
+    fn rise(&self, inode: &Arc<Inode>, obj: Arc<Obj>, file: Option<OwnedFd>, found: &Stat) {
+        if inode.kind != Kind::Dir && found.nlink > 1 {
+            // The name became a file of its own (no index): it has its own number too.
+            inode.set_st_ino(self.stack.st_ino(obj.id()));
+        }
+        inode.rise(obj);
+        match file {
+            Some(fd) => self.files.put(inode.id, fd, LayerIdx::UPPER, true),
+            None => self.files.remove(inode.id),
+        }
+    }
+
+    /// Marks an upper directory as holding objects with an origin (`ovl_set_impure()`), so that
+    /// listings look at them.
+    pub(crate) fn set_impure(&self, dir: &Arc<Inode>) -> Result<()> {
+        let state = dir.dir_state()?;
+        if state.impure.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let obj = dir.upper().ok_or(Error::Stale)?;
+        match self
+            .reach
+            .with(obj, |at| set_mark(at, self.stack.ns.impure(), b"y"))
+        {
+            Err(e) if matches!(e.errno(), Errno::EOPNOTSUPP | Errno::EPERM) => {}
+            other => other?,
+        }
+        state.impure.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Brings the data of an upper file that has attributes only.
+    fn complete_metacopy(&self, inode: &Arc<Inode>, need: DataNeed) -> Result<()> {
+        if need == DataNeed::AttributesOnly || !inode.is_metacopy() {
+            return Ok(());
+        }
+        let _one_at_a_time = inode.copy_up.lock();
+        if !inode.is_metacopy() {
+            return Ok(());
+        }
+        let obj = inode.upper().ok_or(Error::Stale)?;
+        let before = self.stat_obj(obj)?;
+        let data = inode.data().ok_or(Error::Stale)?;
+        let src = self.reach.open_file(data, Access::READ | Access::NOATIME)?;
+        let dst = self.reach.open_file(obj, Access::READ | Access::WRITE)?;
+        let limit = need.limit(before.size);
+        copy::copy_data(src.as_fd(), dst.as_fd(), limit)?;
+        sys_attr::truncate(dst.as_fd(), limit)?;
+        if !self.options.volatile {
+            io::fsync(dst.as_fd(), false)?;
+        }
+        let times = (SetTime::To(before.atime), SetTime::To(before.mtime));
+        sys_attr::utimens(At::object(&dst), times.0, times.1)?;
+        xattr::remove(At::object(&dst), self.stack.ns.metacopy().as_bytes())?;
+        inode.metacopy.store(false, Ordering::Release);
+        self.files.put(inode.id, dst, LayerIdx::UPPER, true);
+        Ok(())
+    }
+}
+
+/// xattrs a copy can do without when the upper refuses them: not ACLs, not security labels.
+fn may_be_left_out(name: &[u8], e: Errno) -> bool {
+    match e {
+        Errno::EOPNOTSUPP => {
+            !name.starts_with(b"system.posix_acl_") && !name.starts_with(b"security.")
+        }
+        Errno::EPERM => name.starts_with(b"trusted."),
+        _ => false,
+    }
+}
+
+fn parent_of(inode: &Arc<Inode>) -> Option<Arc<Inode>> {
+    inode.link.lock().as_ref().map(|l| Arc::clone(&l.parent))
+}
+
+fn place_of(inode: &Arc<Inode>) -> Option<(Arc<Inode>, plyfs_sys::NameBuf)> {
+    inode
+        .link
+        .lock()
+        .as_ref()
+        .map(|l| (Arc::clone(&l.parent), l.name.clone()))
+}
+
+fn still_at(inode: &Arc<Inode>, parent: &Arc<Inode>, name: &Name) -> bool {
+    let link = inode.link.lock();
+    link.as_ref()
+        .is_some_and(|l| Arc::ptr_eq(&l.parent, parent) && *l.name == *name)
+}

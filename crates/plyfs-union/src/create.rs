@@ -1,0 +1,330 @@
+//! Making new objects: one path for files, directories, symbolic links, nodes and hard links.
+//!
+//! Where nothing is in the way the object is made in place, under the caller's ids and umask, so
+//! that its first state is its final one. Over a whiteout, or where the caller's ids cannot do
+//! it, it is staged with everything final and published in one step (C1).
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use plyfs_format::acl::{self, Acl};
+use plyfs_layer::{Obj, Probe, Staged, probe, set_mark};
+use plyfs_sys::stat::{Kind, Stat};
+use plyfs_sys::thread::{self, ActAs};
+use plyfs_sys::{At, Errno, Name, SysError, attr as sys_attr, make, stat, xattr};
+
+use crate::copy_up::DataNeed;
+use crate::inode::{Inode, Key, Link, Lowers, NodeId, Parts};
+use crate::lookup::Entry;
+use crate::{Caller, Error, Result, Union};
+
+/// What to make.
+#[derive(Debug, Clone, Copy)]
+pub enum Make<'a> {
+    /// A directory with these permission bits.
+    Dir(u32),
+    /// A regular file, device, fifo or socket: mode with type, and device number.
+    Node(u32, (u32, u32)),
+    /// A symbolic link that says this.
+    Symlink(&'a [u8]),
+}
+
+impl Make<'_> {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Dir(_) => Kind::Dir,
+            Self::Node(mode, _) => Kind::from_mode(*mode),
+            Self::Symlink(_) => Kind::Symlink,
+        }
+    }
+
+    fn perm(&self) -> u32 {
+        match self {
+            Self::Dir(mode) | Self::Node(mode, _) => mode & 0o7777,
+            Self::Symlink(_) => 0o777,
+        }
+    }
+}
+
+/// What is at a name that is about to be given to something new.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Vacancy {
+    /// Nothing in the upper, and no lower shows the name.
+    Free,
+    /// A whiteout.
+    Whiteout,
+}
+
+impl Union {
+    /// Makes a new object.
+    ///
+    /// # Errors
+    /// EEXIST, ENOENT for a removed directory, EROFS, ENOSPC, EPERM for a whiteout, and the like.
+    pub fn make(
+        &self,
+        caller: &Caller,
+        parent: NodeId,
+        name: &[u8],
+        make: Make<'_>,
+    ) -> Result<Entry> {
+        let name = Name::new(name)?;
+        if let Make::Node(mode, (0, 0)) = make {
+            if Kind::from_mode(mode) == Kind::Char {
+                // A whiteout is not for users to make (`ovl_mknod()`).
+                return Err(Error::NotPermitted);
+            }
+        }
+        let dir = self.inode(parent)?;
+        self.copy_up_dir(&dir)?;
+        let _names = dir.dir_state()?.names.write();
+        let (dir_obj, vacancy) = self.vacancy(&dir, name)?;
+        let fd = self.reach.dir_fd(&dir_obj)?;
+        match vacancy {
+            Vacancy::Free => self.make_free(caller, &dir_obj, fd.as_fd(), name, make)?,
+            Vacancy::Whiteout => self.make_staged(caller, &dir_obj, name, make, vacancy)?,
+        }
+        dir.touch_names();
+        self.new_entry(&dir, &dir_obj, name)
+    }
+
+    /// A directory that gets a new name needs an upper, and must not have been removed.
+    pub(crate) fn copy_up_dir(&self, dir: &Arc<Inode>) -> Result<()> {
+        self.writable()?;
+        if dir.dir_state()?.removed.load(Ordering::Acquire) {
+            return Err(Error::NotFound);
+        }
+        self.copy_up(dir, DataNeed::AttributesOnly)
+    }
+
+    /// Checks that `name` is free in `dir`, whose names the caller holds for writing.
+    pub(crate) fn vacancy(&self, dir: &Arc<Inode>, name: &Name) -> Result<(Arc<Obj>, Vacancy)> {
+        if dir.dir_state()?.removed.load(Ordering::Acquire) {
+            return Err(Error::NotFound);
+        }
+        let obj = Arc::clone(dir.upper().ok_or(Error::ReadOnly)?);
+        if !dir.has_lower() {
+            // The call that makes the name finds out by itself whether it is free.
+            return Ok((obj, Vacancy::Free));
+        }
+        let lower = self.lower_index(dir)?.has(name);
+        let fd = self.reach.dir_fd(&obj)?;
+        match probe(fd.as_fd(), name, self.stack.ns, false)? {
+            Probe::Whiteout => Ok((obj, Vacancy::Whiteout)),
+            Probe::Absent if !lower => Ok((obj, Vacancy::Free)),
+            _ => Err(Error::Exists),
+        }
+    }
+
+    fn make_free(
+        &self,
+        caller: &Caller,
+        dir_obj: &Arc<Obj>,
+        dir: BorrowedFd<'_>,
+        name: &Name,
+        make: Make<'_>,
+    ) -> Result<()> {
+        match make_in_place(caller, dir, name, make) {
+            Ok(()) => Ok(()),
+            // A directory without lower part may hold a whiteout that hides nothing.
+            Err(e) if e.errno() == Errno::EEXIST => match probe(dir, name, self.stack.ns, false)? {
+                Probe::Whiteout => self.make_staged(caller, dir_obj, name, make, Vacancy::Whiteout),
+                _ => Err(Error::Exists),
+            },
+            // The kernel has allowed the request; the caller's ids alone may not suffice here.
+            Err(e) if matches!(e.errno(), Errno::EACCES | Errno::EPERM) => {
+                self.make_staged(caller, dir_obj, name, make, Vacancy::Free)
+            }
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    fn make_staged(
+        &self,
+        caller: &Caller,
+        dir_obj: &Arc<Obj>,
+        name: &Name,
+        make: Make<'_>,
+        vacancy: Vacancy,
+    ) -> Result<()> {
+        let work = &self.writable()?.upper.work;
+        let staged = match make {
+            Make::Dir(_) => work.stage_dir()?,
+            Make::Node(mode, rdev) => {
+                work.stage_node(Kind::from_mode(mode).mode_bits() | 0o600, rdev)?
+            }
+            Make::Symlink(target) => work.stage_symlink(target)?,
+        };
+        let fd = self.reach.dir_fd(dir_obj)?;
+        self.dress(caller, fd.as_fd(), &staged, make)?;
+        let over = vacancy == Vacancy::Whiteout;
+        if over && make.kind() == Kind::Dir {
+            set_mark(staged.at(), self.stack.ns.opaque(), b"y")?;
+        }
+        self.publish(staged, fd.as_fd(), name, make.kind(), vacancy)
+    }
+
+    /// Publishes a staged object at a name that is free or has a whiteout.
+    pub(crate) fn publish(
+        &self,
+        staged: Staged<'_>,
+        dir: BorrowedFd<'_>,
+        name: &Name,
+        kind: Kind,
+        vacancy: Vacancy,
+    ) -> Result<()> {
+        match vacancy {
+            Vacancy::Free => drop(staged.publish_new(dir, name)?),
+            Vacancy::Whiteout if kind == Kind::Dir => staged.publish_exchange(dir, name)?,
+            Vacancy::Whiteout => drop(staged.publish_over(dir, name)?),
+        }
+        Ok(())
+    }
+
+    /// Gives a staged object the owner, mode and ACLs it would have been made with in place.
+    fn dress(
+        &self,
+        caller: &Caller,
+        dir: BorrowedFd<'_>,
+        staged: &Staged<'_>,
+        make: Make<'_>,
+    ) -> Result<()> {
+        let parent = stat::stat_fd(dir)?;
+        let kind = make.kind();
+        let setgid = parent.mode & 0o2000 != 0;
+        let gid = if setgid { parent.gid } else { caller.gid };
+        sys_attr::chown(staged.at(), Some(caller.uid), Some(gid))?;
+        if kind == Kind::Symlink {
+            return Ok(());
+        }
+        let mut mode = make.perm();
+        let inherited = default_acl(dir)?.map(|d| acl::inherit(&d, mode, kind == Kind::Dir));
+        match &inherited {
+            Some(i) => mode = i.mode & 0o7777,
+            None => mode &= !caller.umask,
+        }
+        if setgid && kind == Kind::Dir {
+            mode |= 0o2000;
+        }
+        if let Some(i) = inherited {
+            for (name, acl) in [
+                (acl::ACCESS_XATTR, i.access),
+                (acl::DEFAULT_XATTR, i.default),
+            ] {
+                if let Some(acl) = acl {
+                    let value = acl.encode();
+                    xattr::set(
+                        staged.at(),
+                        name.as_bytes(),
+                        &value,
+                        xattr::SetFlags::empty(),
+                    )?;
+                }
+            }
+        }
+        Ok(sys_attr::chmod(staged.at(), mode)?)
+    }
+
+    /// The inode of an object that has just been made in the upper.
+    fn new_entry(&self, dir: &Arc<Inode>, dir_obj: &Arc<Obj>, name: &Name) -> Result<Entry> {
+        let fd = self.reach.dir_fd(dir_obj)?;
+        let found = stat::stat(At::entry(fd.as_fd(), name))?;
+        let node = self.intern_new(dir, dir_obj, name, &found)?;
+        let attr = self.show(&node, &found)?;
+        Ok(Entry { node, attr })
+    }
+
+    fn intern_new(
+        &self,
+        dir: &Arc<Inode>,
+        dir_obj: &Arc<Obj>,
+        name: &Name,
+        found: &Stat,
+    ) -> Result<crate::InodeRef> {
+        let layer = plyfs_layer::LayerIdx::UPPER;
+        let link: Option<Link> = (found.kind() == Kind::Dir)
+            .then(|| self.link_to(dir, name))
+            .transpose()?;
+        let obj = Obj::found(layer, found.id(), dir_obj, name.to_owned());
+        Ok(self.table.intern(Key::Obj(layer, found.id()), || Parts {
+            kind: found.kind(),
+            st_ino: self.stack.st_ino(found.id()),
+            upper: Some(obj),
+            lowers: Lowers::new(),
+            metacopy: false,
+            impure: false,
+            link,
+        }))
+    }
+
+    /// Makes `name` in `parent` a further hard link of a file.
+    ///
+    /// # Errors
+    /// EEXIST, EPERM for a directory, EMLINK, EROFS, ENOSPC and the like.
+    pub fn link(&self, node: NodeId, parent: NodeId, name: &[u8]) -> Result<Entry> {
+        let name = Name::new(name)?;
+        let inode = self.inode(node)?;
+        if inode.kind == Kind::Dir {
+            return Err(Error::NotPermitted);
+        }
+        let dir = self.inode(parent)?;
+        self.copy_up_dir(&dir)?;
+        self.copy_up(&inode, DataNeed::AttributesOnly)?;
+        let obj = Arc::clone(inode.upper().ok_or(Error::ReadOnly)?);
+        let _names = dir.dir_state()?.names.write();
+        let (dir_obj, vacancy) = self.vacancy(&dir, name)?;
+        let fd = self.reach.dir_fd(&dir_obj)?;
+        if inode.st_ino() != self.stack.st_ino(obj.id()) {
+            self.set_impure(&dir)?;
+        }
+        self.link_at(&obj, fd.as_fd(), name, vacancy)?;
+        obj.place_mut().add_name(&dir_obj, name.to_owned());
+        dir.touch_names();
+        let node = self.table.again(&inode).ok_or(Error::Stale)?;
+        let attr = self.attr_of(&inode)?;
+        Ok(Entry { node, attr })
+    }
+
+    fn link_at(&self, obj: &Obj, dir: BorrowedFd<'_>, name: &Name, vacancy: Vacancy) -> Result<()> {
+        if vacancy == Vacancy::Free {
+            let linked: std::result::Result<(), SysError> =
+                self.reach.with(obj, |at| make::link(at, dir, name));
+            match linked {
+                Err(e) if e.errno() == Errno::EEXIST => {}
+                other => return Ok(other?),
+            }
+            match probe(dir, name, self.stack.ns, false)? {
+                Probe::Whiteout => {}
+                _ => return Err(Error::Exists),
+            }
+        }
+        let work = &self.writable()?.upper.work;
+        let staged = self.reach.with(obj, |at| work.stage_link(at))?;
+        drop(staged.publish_over(dir, name)?);
+        Ok(())
+    }
+}
+
+/// Makes the object with the caller's ids and umask, which the layer's file system applies
+/// exactly as it would for the caller: setgid directories and default ACLs included.
+fn make_in_place(
+    caller: &Caller,
+    dir: BorrowedFd<'_>,
+    name: &Name,
+    make: Make<'_>,
+) -> std::result::Result<(), SysError> {
+    thread::set_umask(caller.umask)?;
+    let _caller = ActAs::new(caller.uid, caller.gid)?;
+    match make {
+        Make::Dir(mode) => make::mkdir(dir, name, mode & 0o7777),
+        Make::Node(mode, rdev) => make::mknod(dir, name, mode, rdev),
+        Make::Symlink(target) => make::symlink(target, dir, name),
+    }
+}
+
+/// The default ACL of a directory, which new objects in it inherit.
+fn default_acl(dir: BorrowedFd<'_>) -> Result<Option<Acl>> {
+    let Some(value) = xattr::get(At::object(&dir), acl::DEFAULT_XATTR.as_bytes())? else {
+        return Ok(None);
+    };
+    Acl::parse(&value).map_err(|_| Error::Malformed("default ACL"))
+}

@@ -1,0 +1,81 @@
+//! Open files for I/O: an LRU with a budget, as nobody tells us when a file is opened or closed.
+use std::num::NonZeroUsize;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+use lru::LruCache;
+use parking_lot::Mutex;
+use plyfs_layer::LayerIdx;
+
+use crate::inode::NodeId;
+
+const SHARDS: usize = 8;
+
+/// A regular file of a layer, open for I/O.
+#[derive(Debug)]
+pub(crate) struct OpenFile {
+    fd: OwnedFd,
+    layer: LayerIdx,
+    writable: bool,
+}
+
+impl OpenFile {
+    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
+    /// Whether the file is that of `layer` and allows what is asked.
+    pub(crate) fn serves(&self, layer: LayerIdx, write: bool) -> bool {
+        self.layer == layer && (self.writable || !write)
+    }
+}
+
+/// The open files by inode. A user of one holds it by `Arc`, so eviction never closes it early.
+#[derive(Debug)]
+pub(crate) struct OpenFiles {
+    shards: [Mutex<LruCache<NodeId, Arc<OpenFile>>>; SHARDS],
+}
+
+impl OpenFiles {
+    pub(crate) fn new(budget: usize) -> Self {
+        let cap = NonZeroUsize::new(budget / SHARDS).unwrap_or(NonZeroUsize::MIN);
+        Self {
+            shards: std::array::from_fn(|_| Mutex::new(LruCache::new(cap))),
+        }
+    }
+
+    fn shard(&self, id: NodeId) -> &Mutex<LruCache<NodeId, Arc<OpenFile>>> {
+        &self.shards[(id.0 as usize) % SHARDS]
+    }
+
+    pub(crate) fn get(&self, id: NodeId) -> Option<Arc<OpenFile>> {
+        self.shard(id).lock().get(&id).cloned()
+    }
+
+    pub(crate) fn put(&self, id: NodeId, fd: OwnedFd, layer: LayerIdx, writable: bool) {
+        drop(self.add(id, fd, layer, writable));
+    }
+
+    pub(crate) fn add(
+        &self,
+        id: NodeId,
+        fd: OwnedFd,
+        layer: LayerIdx,
+        writable: bool,
+    ) -> Arc<OpenFile> {
+        let file = Arc::new(OpenFile {
+            fd,
+            layer,
+            writable,
+        });
+        // Closing can take long (last reference to a deleted file): not under the lock.
+        let evicted = self.shard(id).lock().push(id, Arc::clone(&file));
+        drop(evicted);
+        file
+    }
+
+    pub(crate) fn remove(&self, id: NodeId) {
+        let removed = self.shard(id).lock().pop(&id);
+        drop(removed);
+    }
+}

@@ -1,0 +1,175 @@
+//! Reading and writing data, without open handles: each request names the inode alone.
+use std::sync::Arc;
+
+use plyfs_layer::LayerIdx;
+use plyfs_sys::open::Access;
+use plyfs_sys::stat::{Kind, StatFs};
+use plyfs_sys::{io, open, stat};
+
+use crate::copy_up::DataNeed;
+use crate::files::OpenFile;
+use crate::inode::{Inode, NodeId};
+use crate::{Error, Result, Union};
+use std::os::fd::AsFd;
+
+impl Union {
+    /// The open file from which data is read.
+    fn read_file(&self, inode: &Arc<Inode>) -> Result<Arc<OpenFile>> {
+        if inode.kind != Kind::File {
+            return Err(Error::Invalid("only regular files have data"));
+        }
+        let data = inode.data().ok_or(Error::Stale)?;
+        if let Some(file) = self.files.get(inode.id) {
+            if file.serves(data.layer(), false) {
+                return Ok(file);
+            }
+        }
+        if data.layer() != LayerIdx::UPPER {
+            let fd = self.reach.open_file(data, Access::READ | Access::NOATIME)?;
+            return Ok(self.files.add(inode.id, fd, data.layer(), false));
+        }
+        // An upper file that is read is often written too: one descriptor serves both.
+        match self.reach.open_file(data, Access::READ | Access::WRITE) {
+            Ok(fd) => Ok(self.files.add(inode.id, fd, data.layer(), true)),
+            Err(_) => {
+                let fd = self.reach.open_file(data, Access::READ)?;
+                Ok(self.files.add(inode.id, fd, data.layer(), false))
+            }
+        }
+    }
+
+    /// The open upper file to which data is written; the inode has been copied up.
+    pub(crate) fn write_file(&self, inode: &Arc<Inode>) -> Result<Arc<OpenFile>> {
+        if inode.kind != Kind::File {
+            return Err(Error::Invalid("only regular files have data"));
+        }
+        if let Some(file) = self.files.get(inode.id) {
+            if file.serves(LayerIdx::UPPER, true) {
+                return Ok(file);
+            }
+        }
+        let obj = inode.upper().ok_or(Error::ReadOnly)?;
+        let fd = self.reach.open_file(obj, Access::READ | Access::WRITE)?;
+        Ok(self.files.add(inode.id, fd, LayerIdx::UPPER, true))
+    }
+
+    /// Reads at `off` into `buf`; answers the bytes read, fewer only at the end of the file.
+    ///
+    /// # Errors
+    /// ESTALE, EINVAL for anything but a regular file, EIO and the like.
+    pub fn read(&self, node: NodeId, off: u64, buf: &mut [u8]) -> Result<usize> {
+        let inode = self.inode(node)?;
+        let file = self.read_file(&inode)?;
+        Ok(io::pread(file.fd(), buf, off)?)
+    }
+
+    /// Writes `data` at `off`, copying up first; answers the bytes written. With `kill_suid` the
+    /// writer may not keep suid and sgid.
+    ///
+    /// # Errors
+    /// EROFS, ENOSPC, EDQUOT, EFBIG, EIO and the like.
+    pub fn write(&self, node: NodeId, off: u64, data: &[u8], kill_suid: bool) -> Result<usize> {
+        let inode = self.inode(node)?;
+        self.copy_up(&inode, DataNeed::All)?;
+        if kill_suid {
+            let obj = Arc::clone(inode.upper().ok_or(Error::ReadOnly)?);
+            if self.drop_suid(&obj)? {
+                self.invalidate(node);
+            }
+        }
+        let file = self.write_file(&inode)?;
+        Ok(io::pwrite(file.fd(), data, off)?)
+    }
+
+    /// Makes a file or directory durable; a lower object always is.
+    ///
+    /// # Errors
+    /// EIO, ENOSPC and the like.
+    pub fn fsync(&self, node: NodeId, data_only: bool) -> Result<()> {
+        let inode = self.inode(node)?;
+        if inode.upper().is_none() || self.options.volatile {
+            return Ok(());
+        }
+        match inode.kind {
+            Kind::File => {
+                let file = self.write_file(&inode)?;
+                Ok(io::fsync(file.fd(), data_only)?)
+            }
+            Kind::Dir => {
+                let obj = inode.upper().ok_or(Error::Stale)?;
+                let dir = open::open_dir_for_list(self.reach.dir_fd(obj)?.as_fd())?;
+                Ok(io::fsync(dir.as_fd(), data_only)?)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// `fallocate(2)` on a file, copying up first.
+    ///
+    /// # Errors
+    /// EOPNOTSUPP, ENOSPC, EINVAL and the like.
+    pub fn fallocate(&self, node: NodeId, mode: i32, off: u64, len: u64) -> Result<()> {
+        let inode = self.inode(node)?;
+        self.copy_up(&inode, DataNeed::All)?;
+        let file = self.write_file(&inode)?;
+        Ok(io::fallocate(file.fd(), mode, off, len)?)
+    }
+
+    /// `lseek(2)` for SEEK_DATA and SEEK_HOLE.
+    ///
+    /// # Errors
+    /// ENXIO, EINVAL and the like.
+    pub fn seek(&self, node: NodeId, off: i64, whence: i32) -> Result<i64> {
+        let inode = self.inode(node)?;
+        let file = self.read_file(&inode)?;
+        Ok(io::lseek(file.fd(), off, whence)?)
+    }
+
+    /// Copies a range between two files, the target copied up first; answers the bytes copied.
+    ///
+    /// # Errors
+    /// EXDEV, EINVAL, ENOSPC and the like.
+    pub fn copy_range(&self, from: (NodeId, u64), to: (NodeId, u64), len: usize) -> Result<usize> {
+        let (src, dst) = (self.inode(from.0)?, self.inode(to.0)?);
+        self.copy_up(&dst, DataNeed::All)?;
+        let output = self.write_file(&dst)?;
+        let input = self.read_file(&src)?;
+        Ok(io::copy_range(input.fd(), from.1, output.fd(), to.1, len)?)
+    }
+
+    /// Figures of the file system that takes the changes, or of the topmost lower.
+    ///
+    /// # Errors
+    /// EIO and the like.
+    pub fn statfs(&self) -> Result<StatFs> {
+        let root = match &self.stack.upper {
+            Some(upper) => Some(&upper.root),
+            None => self.stack.lowers.first(),
+        };
+        let fd = self.reach.dir_fd(root.ok_or(Error::Stale)?)?;
+        Ok(stat::statfs(fd.as_fd())?)
+    }
+
+    /// An ioctl of chattr(1) and its kin; answers what the kernel put into the argument.
+    ///
+    /// # Errors
+    /// ENOTTY for an ioctl that is not known here or in the layer; EPERM and the like.
+    pub fn ioctl(&self, node: NodeId, op: io::FileIoctl, data: &[u8]) -> Result<[u8; 32]> {
+        let inode = self.inode(node)?;
+        if op.writes() {
+            self.copy_up(&inode, DataNeed::All)?;
+        }
+        match inode.kind {
+            Kind::File => {
+                let file = self.read_file(&inode)?;
+                Ok(io::file_ioctl(file.fd(), op, data)?)
+            }
+            Kind::Dir => {
+                let obj = inode.top().ok_or(Error::Stale)?;
+                let dir = open::open_dir_for_list(self.reach.dir_fd(obj)?.as_fd())?;
+                Ok(io::file_ioctl(dir.as_fd(), op, data)?)
+            }
+            _ => Err(Error::NotTty),
+        }
+    }
+}

@@ -1,0 +1,39 @@
+//! What does the user see when trees are stacked? The engine, without FUSE.
+//!
+//! [`Union`] answers every operation on the merged view by `NodeId` and name. It owns no reply
+//! and knows no protocol, so all of it runs and is tested without a mount.
+#![forbid(unsafe_code)]
+
+mod attr;
+mod cache;
+mod caller;
+mod config;
+mod copy_up;
+mod create;
+pub mod design;
+mod error;
+mod files;
+mod inode;
+mod io;
+mod listing;
+mod lock;
+mod lookup;
+mod lower_index;
+mod remove;
+mod rename;
+mod stack;
+mod table;
+mod union;
+mod xattr;
+
+pub use attr::{Attr, SetAttr};
+pub use caller::Caller;
+pub use config::{OpenError, RedirectDir, UnionConfig, UnionOptions, UpperRoots};
+pub use create::Make;
+pub use error::{Error, Result};
+pub use inode::{Inode, Key, NodeId};
+pub use listing::{Flow, ListEntry};
+pub use lookup::Entry;
+pub use lower_index::Cookie;
+pub use table::{InodeRef, Table};
+pub use union::{Invalidate, Union};

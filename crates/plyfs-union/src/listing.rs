@@ -1,0 +1,402 @@
+//! Reading a directory: the upper's entries and the lowers' merged in the order of their cookies.
+use std::cmp::Ordering;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+
+use plyfs_format::whiteout;
+use plyfs_layer::Obj;
+use plyfs_sys::stat::{Kind, LayerIno};
+use plyfs_sys::{At, Name, NameBuf, dir, open, stat};
+
+use crate::inode::{Inode, Key, NodeId};
+use crate::lookup::Entry;
+use crate::lower_index::{Builder, Cookie, IndexEntry, LowerIndex, cookie_base};
+use crate::{Result, Union};
+
+/// One entry of a listing.
+#[derive(Debug, Clone, Copy)]
+pub struct ListEntry<'a> {
+    /// Name.
+    pub name: &'a [u8],
+    /// st_ino of what has the name.
+    pub ino: u64,
+    /// Its type.
+    pub kind: Kind,
+    /// Pass this to go on behind the entry.
+    pub next: Cookie,
+}
+
+/// Whether a listing goes on.
+pub type Flow = std::ops::ControlFlow<()>;
+
+/// An entry of the upper directory.
+#[derive(Debug)]
+struct UpperEntry {
+    cookie: u64,
+    name: NameBuf,
+    ino: u64,
+    /// None for a whiteout.
+    kind: Option<Kind>,
+}
+
+/// The entries of an upper directory at one version of its names.
+#[derive(Debug)]
+pub(crate) struct UpperList {
+    version: u64,
+    entries: Vec<UpperEntry>,
+}
+
+impl UpperList {
+    pub(crate) fn weight(&self) -> usize {
+        self.entries
+            .iter()
+            .map(|e| size_of::<UpperEntry>() + e.name.as_bytes().len())
+            .sum()
+    }
+}
+
+/// An entry of the merged listing.
+enum Pick<'a> {
+    Upper(&'a UpperEntry, Kind, Option<&'a IndexEntry>),
+    Lower(&'a IndexEntry),
+}
+
+/// The merged listing of a directory.
+struct View {
+    dev: Option<u64>,
+    upper: Option<Arc<UpperList>>,
+    lower: Arc<LowerIndex>,
+}
+
+/// Cookies of `.` and `..`.
+const DOT: Cookie = Cookie(1);
+const DOT_DOT: Cookie = Cookie(2);
+
+impl Union {
+    /// Calls `f` for each entry behind `after`; `.` and `..` come first.
+    ///
+    /// # Errors
+    /// ENOTDIR, ESTALE; EIO and the like from the layers.
+    pub fn readdir(
+        &self,
+        node: NodeId,
+        after: Cookie,
+        mut f: impl FnMut(ListEntry<'_>) -> Flow,
+    ) -> Result<()> {
+        let dir = self.inode(node)?;
+        let _names = dir.dir_state()?.names.read();
+        if self.dots(&dir, after, &mut f)?.is_break() {
+            return Ok(());
+        }
+        let view = self.view(&dir, after)?;
+        self.walk(&dir, &view, after, |this, entry, pick| {
+            let ino = this.listed_ino(&dir, &view, entry.name, pick)?;
+            Ok(f(ListEntry { ino, ..entry }))
+        })
+    }
+
+    /// Calls `f` for each entry behind `after` with the looked-up inode; None for `.` and `..`.
+    /// `f` keeps the count of the inode or drops it with the entry it could not take.
+    ///
+    /// # Errors
+    /// As [`Union::readdir`].
+    pub fn readdir_plus(
+        &self,
+        node: NodeId,
+        after: Cookie,
+        mut f: impl FnMut(ListEntry<'_>, Option<Entry>) -> Flow,
+    ) -> Result<()> {
+        let dir = self.inode(node)?;
+        let _names = dir.dir_state()?.names.read();
+        if self.dots(&dir, after, &mut |e| f(e, None))?.is_break() {
+            return Ok(());
+        }
+        let view = self.view(&dir, after)?;
+        self.walk(&dir, &view, after, |this, entry, _| {
+            // A stream may be older than the last removal; what is gone is left out.
+            let Some(found) = this.lookup_locked(&dir, Name::new(entry.name)?)? else {
+                return Ok(Flow::Continue(()));
+            };
+            Ok(f(
+                ListEntry {
+                    ino: found.attr.ino,
+                    ..entry
+                },
+                Some(found),
+            ))
+        })
+    }
+
+    /// Whether a directory shows no entry.
+    pub(crate) fn is_empty_dir(&self, dir: &Arc<Inode>) -> Result<bool> {
+        let view = self.view(dir, Cookie(0))?;
+        let mut empty = true;
+        self.walk(dir, &view, DOT_DOT, |_, _, _| {
+            empty = false;
+            Ok(Flow::Break(()))
+        })?;
+        Ok(empty)
+    }
+
+    /// The names a directory shows.
+    ///
+    /// # Errors
+    /// As [`Union::readdir`].
+    pub fn names(&self, node: NodeId) -> Result<Vec<Vec<u8>>> {
+        let mut names = Vec::new();
+        self.readdir(node, DOT_DOT, |e| {
+            names.push(e.name.to_vec());
+            Flow::Continue(())
+        })?;
+        Ok(names)
+    }
+
+    fn dots(
+        &self,
+        dir: &Arc<Inode>,
+        after: Cookie,
+        f: &mut impl FnMut(ListEntry<'_>) -> Flow,
+    ) -> Result<Flow> {
+        let own = dir.st_ino();
+        let parent = dir.link.lock().as_ref().map_or(own, |l| l.parent.st_ino());
+        for (cookie, name, ino) in [(DOT, &b"."[..], own), (DOT_DOT, &b".."[..], parent)] {
+            let entry = ListEntry {
+                name,
+                ino,
+                kind: Kind::Dir,
+                next: cookie,
+            };
+            if after < cookie && f(entry).is_break() {
+                return Ok(Flow::Break(()));
+            }
+        }
+        Ok(Flow::Continue(()))
+    }
+
+    /// The merged listing. One that starts shows the present; one that goes on may use a cached
+    /// listing, as POSIX leaves open whether it shows what changed since it began.
+    fn view(&self, dir: &Arc<Inode>, after: Cookie) -> Result<View> {
+        let lower = self.lower_index(dir)?;
+        let Some(obj) = dir.upper() else {
+            return Ok(View {
+                dev: None,
+                upper: None,
+                lower,
+            });
+        };
+        let upper = self.upper_list(dir, obj, after > DOT_DOT)?;
+        Ok(View {
+            dev: Some(obj.id().dev),
+            upper: Some(upper),
+            lower,
+        })
+    }
+
+    /// The merged listing of the lower part of a directory, from the cache where possible.
+    pub(crate) fn lower_index(&self, dir: &Arc<Inode>) -> Result<Arc<LowerIndex>> {
+        if !dir.has_lower() {
+            return Ok(Arc::clone(&self.no_lower));
+        }
+        if let Some(index) = self.lower_cache.get(dir.id) {
+            return Ok(index);
+        }
+        let builder = Builder::new(&self.reach, self.stack.ns);
+        let index = builder.build(&dir.lowers, |o| self.stack.may_have_xwhiteouts(o.layer()))?;
+        let index = Arc::new(index);
+        self.lower_cache
+            .put(dir.id, Arc::clone(&index), index.weight());
+        Ok(index)
+    }
+
+    fn upper_list(&self, dir: &Arc<Inode>, obj: &Obj, old_will_do: bool) -> Result<Arc<UpperList>> {
+        let version = dir.names_version();
+        if let Some(list) = self.upper_cache.get(dir.id) {
+            if old_will_do || list.version == version {
+                return Ok(list);
+            }
+        }
+        let list = Arc::new(UpperList {
+            version,
+            entries: self.read_upper(obj)?,
+        });
+        self.upper_cache
+            .put(dir.id, Arc::clone(&list), list.weight());
+        Ok(list)
+    }
+
+    fn read_upper(&self, obj: &Obj) -> Result<Vec<UpperEntry>> {
+        let fd = self.reach.dir_fd(obj)?;
+        let list = open::open_dir_for_list(fd.as_fd())?;
+        let mut entries = Vec::new();
+        dir::for_each::<crate::Error>(list.as_fd(), |entry| {
+            let name = Name::new(entry.name)?.to_owned();
+            let mut kind = entry.kind;
+            let mut shown = true;
+            if matches!(kind, None | Some(Kind::Char)) {
+                let Some(found) = stat::stat_opt(At::entry(fd.as_fd(), &name))? else {
+                    return Ok(());
+                };
+                shown = !whiteout::is_whiteout_dev(found.mode, found.rdev.0, found.rdev.1);
+                kind = Some(found.kind());
+            }
+            let cookie = cookie_base(entry.name);
+            let kind = kind.filter(|_| shown);
+            entries.push(UpperEntry {
+                cookie,
+                name,
+                ino: entry.ino,
+                kind,
+            });
+            Ok(())
+        })?;
+        entries.sort_unstable_by(|a, b| (a.cookie, &a.name).cmp(&(b.cookie, &b.name)));
+        Ok(entries)
+    }
+
+    /// Goes through the merged listing behind `after`.
+    fn walk(
+        &self,
+        _dir: &Arc<Inode>,
+        view: &View,
+        after: Cookie,
+        mut f: impl FnMut(&Self, ListEntry<'_>, &Pick<'_>) -> Result<Flow>,
+    ) -> Result<()> {
+        let mut ranks = Ranks::new(after);
+        let mut merge = MergeIter::new(view, after);
+        while let Some((base, pick)) = merge.next() {
+            let Some(next) = ranks.cookie(base) else {
+                continue;
+            };
+            let (name, kind) = match &pick {
+                Pick::Upper(e, kind, _) => (e.name.as_bytes(), *kind),
+                Pick::Lower(e) => (view.lower.name(e), e.kind),
+            };
+            let entry = ListEntry {
+                name,
+                ino: 0,
+                kind,
+                next,
+            };
+            if f(self, entry, &pick)?.is_break() {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// st_ino of a listed name by the same rule as lookup, with as little work as is safe: only
+    /// an upper object that may have been copied up needs a look at its origin.
+    fn listed_ino(
+        &self,
+        dir: &Arc<Inode>,
+        view: &View,
+        name: &[u8],
+        pick: &Pick<'_>,
+    ) -> Result<u64> {
+        match pick {
+            Pick::Lower(e) => {
+                let pos = view.lower.positions(e).next().unwrap_or(0);
+                let dev = dir.lowers.get(pos).map_or(0, |o| o.id().dev);
+                Ok(self.stack.st_ino(LayerIno { dev, ino: e.ino }))
+            }
+            Pick::Upper(e, kind, lower) => {
+                let id = LayerIno {
+                    dev: view.dev.unwrap_or(0),
+                    ino: e.ino,
+                };
+                let key = Key::Obj(plyfs_layer::LayerIdx::UPPER, id);
+                if let Some(known) = self.table.find(&key) {
+                    return Ok(known.st_ino());
+                }
+                let impure = dir
+                    .dir_state()?
+                    .impure
+                    .load(std::sync::atomic::Ordering::Relaxed);
+                if lower.is_none() && !impure && (*kind != Kind::Dir || !dir.has_lower()) {
+                    return Ok(self.stack.st_ino(id));
+                }
+                match self.merge(dir, Name::new(name)?)? {
+                    Some(merged) => self.st_ino_of(&merged),
+                    None => Ok(self.stack.st_ino(id)),
+                }
+            }
+        }
+    }
+}
+
+/// Gives names with the same hash their ranks, and leaves out what is not behind `after`.
+struct Ranks {
+    after: u64,
+    base: u64,
+    rank: u64,
+}
+
+impl Ranks {
+    fn new(after: Cookie) -> Self {
+        Self {
+            after: after.0,
+            base: 0,
+            rank: 0,
+        }
+    }
+
+    fn cookie(&mut self, base: u64) -> Option<Cookie> {
+        self.rank = if base == self.base {
+            (self.rank + 1).min(0xff)
+        } else {
+            0
+        };
+        self.base = base;
+        let cookie = base | self.rank;
+        (cookie > self.after).then_some(Cookie(cookie))
+    }
+}
+
+/// Two sorted lists as one; an upper entry hides the lower of the same name.
+struct MergeIter<'a> {
+    view: &'a View,
+    upper: &'a [UpperEntry],
+    lower: &'a [IndexEntry],
+}
+
+impl<'a> MergeIter<'a> {
+    fn new(view: &'a View, after: Cookie) -> Self {
+        let from = after.0 & !0xff;
+        let upper = view.upper.as_ref().map_or(&[][..], |u| &u.entries);
+        let lower = view.lower.entries();
+        Self {
+            view,
+            upper: &upper[upper.partition_point(|e| e.cookie < from)..],
+            lower: &lower[lower.partition_point(|e| e.cookie.0 < from)..],
+        }
+    }
+
+    fn next(&mut self) -> Option<(u64, Pick<'a>)> {
+        loop {
+            let order = match (self.upper.first(), self.lower.first()) {
+                (None, None) => return None,
+                (Some(_), None) => Ordering::Less,
+                (None, Some(_)) => Ordering::Greater,
+                (Some(u), Some(l)) => {
+                    (u.cookie, u.name.as_bytes()).cmp(&(l.cookie.0, self.view.lower.name(l)))
+                }
+            };
+            if order == Ordering::Greater {
+                let (first, rest) = self.lower.split_first()?;
+                self.lower = rest;
+                return Some((first.cookie.0, Pick::Lower(first)));
+            }
+            let (first, rest) = self.upper.split_first()?;
+            self.upper = rest;
+            let mut hidden = None;
+            if order == Ordering::Equal {
+                let (lower, rest) = self.lower.split_first()?;
+                self.lower = rest;
+                hidden = Some(lower);
+            }
+            if let Some(kind) = first.kind {
+                return Some((first.cookie, Pick::Upper(first, kind, hidden)));
+            }
+        }
+    }
+}

@@ -1,0 +1,245 @@
+//! Removing names: unlink and rmdir, and the whiteouts they leave.
+//!
+//! W1: a whiteout is written only where a lower shows the name, by one atomic step.
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use plyfs_layer::{LayerIdx, Obj};
+use plyfs_sys::make::{self, Rename};
+use plyfs_sys::stat::Kind;
+use plyfs_sys::{Errno, Name};
+
+use crate::inode::{Inode, NodeId};
+use crate::lock::lock_dirs;
+use crate::lookup::{Entry, Merged};
+use crate::table::InodeRef;
+use crate::{Error, Result, Union};
+
+/// An object that is about to lose a name, kept reachable for those who have it open.
+#[derive(Debug)]
+pub(crate) struct Victim {
+    pub(crate) inode: InodeRef,
+    pin: Option<Arc<OwnedFd>>,
+}
+
+impl Union {
+    /// Removes a name that is not a directory.
+    ///
+    /// # Errors
+    /// ENOENT, EISDIR, EROFS, ENOSPC (a whiteout needs an inode) and the like.
+    pub fn unlink(&self, parent: NodeId, name: &[u8]) -> Result<()> {
+        let name = Name::new(name)?;
+        let dir = self.inode(parent)?;
+        self.copy_up_dir(&dir)?;
+        let _names = dir.dir_state()?.names.write();
+        let merged = self.merge(&dir, name)?.ok_or(Error::NotFound)?;
+        if merged.kind() == Kind::Dir {
+            return Err(Error::IsDir);
+        }
+        let victim = self.victim(&dir, name, &merged)?;
+        let whiteout = self.lower_index(&dir)?.has(name);
+        let obj = victim.as_ref().and_then(|v| v.inode.upper().cloned());
+        {
+            let _place = obj.as_ref().map(|o| o.place_mut());
+            self.remove_file(&dir, name, merged.upper.is_some(), whiteout)?;
+        }
+        dir.touch_names();
+        if let Some(victim) = victim {
+            self.lost_name(&dir, name, victim);
+        }
+        Ok(())
+    }
+
+    fn remove_file(
+        &self,
+        dir: &Arc<Inode>,
+        name: &Name,
+        in_upper: bool,
+        whiteout: bool,
+    ) -> Result<()> {
+        let dir_obj = dir.upper().ok_or(Error::ReadOnly)?;
+        let fd = self.reach.dir_fd(dir_obj)?;
+        match (in_upper, whiteout) {
+            (true, false) => make::unlink(fd.as_fd(), name)?,
+            (true, true) => {
+                let work = &self.writable()?.upper.work;
+                drop(work.stage_whiteout()?.publish_over(fd.as_fd(), name)?);
+            }
+            // A whiteout has no attributes of its own, so it may be made in place.
+            (false, _) => make::mknod(fd.as_fd(), name, Kind::Char.mode_bits(), (0, 0))?,
+        }
+        Ok(())
+    }
+
+    /// The known inode that has `name`, kept reachable should this be its last known name.
+    pub(crate) fn victim(
+        &self,
+        dir: &Inode,
+        name: &Name,
+        merged: &Merged,
+    ) -> Result<Option<Victim>> {
+        let key = self.key_of(dir, name, merged)?;
+        let Some(inode) = self.table.find(&key) else {
+            return Ok(None);
+        };
+        let pin = match inode.upper() {
+            Some(obj) if !has_other_name(obj, dir, name) => Some(self.reach.open_pin(obj)?),
+            _ => None,
+        };
+        Ok(Some(Victim { inode, pin }))
+    }
+
+    /// Records that a known inode has lost a name.
+    pub(crate) fn lost_name(&self, dir: &Inode, name: &Name, victim: Victim) {
+        let inode = &victim.inode;
+        let mut last = true;
+        if let (Some(obj), Some(dir_obj)) = (inode.upper(), dir.upper()) {
+            let mut place = obj.place_mut();
+            place.remove_name(dir_obj, name);
+            last = place.names.is_empty();
+            if last {
+                place.pinned = victim.pin;
+            }
+            drop(place);
+            self.reach.forget(obj);
+        }
+        if let Some(state) = &inode.dir {
+            state.removed.store(true, Ordering::Release);
+            self.upper_cache.remove(inode.id);
+            self.lower_cache.remove(inode.id);
+        }
+        if inode.upper().is_none() || inode.kind == Kind::Dir {
+            let link = inode.link.lock().take();
+            drop(link);
+            self.table.rekey(inode, None);
+        } else if last && !self.has_more_links(inode) {
+            // Nothing can find it by name any more, and its number may be used again.
+            self.table.rekey(inode, None);
+        }
+    }
+
+    fn has_more_links(&self, inode: &Inode) -> bool {
+        let nlink = inode.upper().map(|o| self.stat_obj(o).map(|s| s.nlink));
+        !matches!(nlink, Some(Ok(0)))
+    }
+
+    /// Removes an empty directory.
+    ///
+    /// # Errors
+    /// ENOENT, ENOTDIR, ENOTEMPTY, EBUSY, EROFS, ENOSPC and the like.
+    pub fn rmdir(&self, parent: NodeId, name: &[u8]) -> Result<()> {
+        let name = Name::new(name)?;
+        let dir = self.inode(parent)?;
+        self.copy_up_dir(&dir)?;
+        loop {
+            let Some(entry) = self.lookup(parent, name.as_bytes())? else {
+                return Err(Error::NotFound);
+            };
+            if entry.node.kind != Kind::Dir {
+                return Err(Error::NotDir);
+            }
+            let _names = lock_dirs(&[&dir, &entry.node])?;
+            let Some(merged) = self.merge(&dir, name)? else {
+                return Err(Error::NotFound);
+            };
+            if !self.is_entry(&dir, name, &merged, &entry)? {
+                continue;
+            }
+            if !self.is_empty_dir(&entry.node)? {
+                return Err(Error::NotEmpty);
+            }
+            let victim = self.victim(&dir, name, &merged)?;
+            self.remove_dir(&dir, name, &entry.node)?;
+            dir.touch_names();
+            if let Some(victim) = victim {
+                self.lost_name(&dir, name, victim);
+            }
+            return Ok(());
+        }
+    }
+
+    /// Whether what was found under the lock is still what was found before it.
+    pub(crate) fn is_entry(
+        &self,
+        dir: &Inode,
+        name: &Name,
+        merged: &Merged,
+        entry: &Entry,
+    ) -> Result<bool> {
+        let key = self.key_of(dir, name, merged)?;
+        Ok(entry.node.key.lock().as_ref() == Some(&key))
+    }
+
+    fn remove_dir(&self, dir: &Arc<Inode>, name: &Name, victim: &Arc<Inode>) -> Result<()> {
+        let whiteout = self.lower_index(dir)?.has(name);
+        let dir_obj = dir.upper().ok_or(Error::ReadOnly)?;
+        let fd = self.reach.dir_fd(dir_obj)?;
+        let work = &self.writable()?.upper.work;
+        let Some(obj) = victim.upper() else {
+            return Ok(make::mknod(
+                fd.as_fd(),
+                name,
+                Kind::Char.mode_bits(),
+                (0, 0),
+            )?);
+        };
+        let _place = obj.place_mut();
+        if whiteout {
+            return Ok(work.stage_whiteout()?.publish_exchange(fd.as_fd(), name)?);
+        }
+        match make::rmdir(fd.as_fd(), name) {
+            // Only whiteouts are left inside: the directory goes to the workdir in one step.
+            Err(e) if matches!(e.errno(), Errno::ENOTEMPTY | Errno::EEXIST) => {
+                Ok(work.discard(fd.as_fd(), name)?)
+            }
+            other => Ok(other?),
+        }
+    }
+
+    /// Replaces an upper directory that shows nothing but holds whiteouts by an empty opaque one
+    /// (`ovl_clear_empty()`), so that a rename can go over it.
+    pub(crate) fn clear_whiteouts(&self, dir: &Arc<Inode>, name: &Name) -> Result<()> {
+        let dir_obj = dir.upper().ok_or(Error::ReadOnly)?;
+        let fd = self.reach.dir_fd(dir_obj)?;
+        let work = &self.writable()?.upper.work;
+        let staged = work.stage_dir()?;
+        plyfs_layer::set_mark(staged.at(), self.stack.ns.opaque(), b"y")?;
+        Ok(staged.publish_exchange(fd.as_fd(), name)?)
+    }
+
+    /// Whether an upper directory has any entry on disk.
+    pub(crate) fn has_upper_entries(&self, obj: &Arc<Obj>) -> Result<bool> {
+        let fd = self.reach.dir_fd(obj)?;
+        let list = plyfs_sys::open::open_dir_for_list(fd.as_fd())?;
+        let mut any = false;
+        plyfs_sys::dir::for_each::<Error>(list.as_fd(), |_| {
+            any = true;
+            Ok(())
+        })?;
+        Ok(any)
+    }
+
+    /// Renames within the upper; the callers hold the places of what moves.
+    pub(crate) fn rename_upper(
+        &self,
+        from: (&Arc<Inode>, &Name),
+        to: (&Arc<Inode>, &Name),
+        flags: Rename,
+    ) -> Result<()> {
+        let old = self.reach.dir_fd(from.0.upper().ok_or(Error::ReadOnly)?)?;
+        let new = self.reach.dir_fd(to.0.upper().ok_or(Error::ReadOnly)?)?;
+        Ok(make::rename(old.as_fd(), from.1, new.as_fd(), to.1, flags)?)
+    }
+}
+
+fn has_other_name(obj: &Obj, dir: &Inode, name: &Name) -> bool {
+    let Some(dir_obj) = dir.upper() else {
+        return false;
+    };
+    debug_assert_eq!(dir_obj.layer(), LayerIdx::UPPER);
+    obj.place()
+        .names
+        .iter()
+        .any(|(d, n)| d.id() != dir_obj.id() || **n != *name)
+}

@@ -1,0 +1,353 @@
+//! Renaming: `ovl_rename()`'s rules, each rename one atomic step on disk.
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use parking_lot::RwLockWriteGuard;
+use plyfs_layer::{Obj, Place, Probe, probe, set_mark};
+use plyfs_sys::make::{self, Rename};
+use plyfs_sys::stat::Kind;
+use plyfs_sys::{Name, NameBuf};
+use smallvec::SmallVec;
+use std::os::fd::AsFd;
+
+use crate::config::RedirectDir;
+use crate::copy_up::DataNeed;
+use crate::inode::{Inode, Link, NodeId};
+use crate::lock::lock_dirs;
+use crate::lookup::{Entry, Merged};
+use crate::remove::Victim;
+use crate::{Error, Result, Union};
+
+/// One end of a rename: a name in a directory, and what it means.
+struct End<'a> {
+    dir: &'a Arc<Inode>,
+    name: &'a Name,
+    entry: Option<Entry>,
+    merged: Option<Merged>,
+    /// Some lower shows the name.
+    lower: bool,
+    /// The upper has a whiteout there.
+    whiteout: bool,
+}
+
+impl<'a> End<'a> {
+    fn new(dir: &'a Arc<Inode>, name: &'a Name) -> Self {
+        Self {
+            dir,
+            name,
+            entry: None,
+            merged: None,
+            lower: false,
+            whiteout: false,
+        }
+    }
+
+    fn node(&self) -> Option<&Arc<Inode>> {
+        self.entry.as_ref().map(|e| &*e.node)
+    }
+
+    fn is_dir(&self) -> bool {
+        self.node().is_some_and(|n| n.kind == Kind::Dir)
+    }
+}
+
+impl Union {
+    /// Renames `name` in `parent` to `new_name` in `new_parent`.
+    ///
+    /// # Errors
+    /// ENOENT, EEXIST, ENOTEMPTY, ENOTDIR, EISDIR; EXDEV for a directory with a lower part while
+    /// redirects are off; EINVAL for RENAME_WHITEOUT, as in the kernel; EROFS, ENOSPC.
+    pub fn rename(
+        &self,
+        parent: NodeId,
+        name: &[u8],
+        new_parent: NodeId,
+        new_name: &[u8],
+        flags: Rename,
+    ) -> Result<()> {
+        if flags.contains(Rename::WHITEOUT) || flags.bits() & !7 != 0 {
+            return Err(Error::Invalid("rename flags"));
+        }
+        let (name, new_name) = (Name::new(name)?, Name::new(new_name)?);
+        let (dir, new_dir) = (self.inode(parent)?, self.inode(new_parent)?);
+        let exchange = flags.contains(Rename::EXCHANGE);
+        loop {
+            let mut old = End::new(&dir, name);
+            let mut new = End::new(&new_dir, new_name);
+            old.entry = Some(
+                self.lookup(parent, name.as_bytes())?
+                    .ok_or(Error::NotFound)?,
+            );
+            new.entry = self.lookup(new_parent, new_name.as_bytes())?;
+            if let (Some(a), Some(b)) = (old.node(), new.node()) {
+                if Arc::ptr_eq(a, b) {
+                    return Ok(());
+                }
+            }
+            check_ends(&old, &new, flags)?;
+            self.prepare(&old)?;
+            if exchange {
+                self.prepare(&new)?;
+            }
+            self.copy_up_dir(&dir)?;
+            self.copy_up_dir(&new_dir)?;
+            let target = new
+                .node()
+                .filter(|n| n.kind == Kind::Dir && !exchange)
+                .cloned();
+            let held: SmallVec<[&Arc<Inode>; 3]> =
+                [&dir, &new_dir].into_iter().chain(&target).collect();
+            let _names = lock_dirs(&held)?;
+            if !self.settle(&mut old)? || !self.settle(&mut new)? {
+                continue;
+            }
+            return if exchange {
+                self.exchange(&old, &new)
+            } else {
+                self.replace(&old, &new)
+            };
+        }
+    }
+
+    /// Copies up what is going to move; a directory with a lower part needs a redirect.
+    fn prepare(&self, end: &End<'_>) -> Result<()> {
+        let Some(node) = end.node() else {
+            return Err(Error::NotFound);
+        };
+        if node.kind == Kind::Dir && node.has_lower() {
+            if self.options.redirect_dir != RedirectDir::On {
+                return Err(Error::CrossDevice);
+            }
+        }
+        self.copy_up(node, DataNeed::AttributesOnly)
+    }
+
+    /// Looks again under the locks; false when the name means something else by now.
+    fn settle(&self, end: &mut End<'_>) -> Result<bool> {
+        end.merged = self.merge(end.dir, end.name)?;
+        end.lower = self.lower_index(end.dir)?.has(end.name);
+        match (&end.merged, &end.entry) {
+            (Some(merged), Some(entry)) => self.is_entry(end.dir, end.name, merged, entry),
+            (None, None) => {
+                let obj = end.dir.upper().ok_or(Error::ReadOnly)?;
+                let fd = self.reach.dir_fd(obj)?;
+                let there = probe(fd.as_fd(), end.name, self.stack.ns, false)?;
+                end.whiteout = matches!(there, Probe::Whiteout);
+                Ok(true)
+            }
+            _ => Ok(false),
+        }
+    }
+
+    fn replace(&self, old: &End<'_>, new: &End<'_>) -> Result<()> {
+        let moved = old.node().ok_or(Error::Stale)?;
+        self.clear_target(new)?;
+        self.seal(moved, old, new)?;
+        let victim = match (&new.merged, new.entry.is_some()) {
+            (Some(merged), true) => self.victim(new.dir, new.name, merged)?,
+            _ => None,
+        };
+        let flags = self.replace_flags(old, new)?;
+        {
+            let victim_obj = victim.as_ref().and_then(|v| v.inode.upper());
+            let _places = hold_places(moved.upper(), victim_obj);
+            self.rename_upper((old.dir, old.name), (new.dir, new.name), flags)?;
+        }
+        if flags.contains(Rename::EXCHANGE) && !old.lower {
+            // The whiteout that came back hides nothing (`ovl_rename()`: cleanup_whiteout).
+            let obj = old.dir.upper().ok_or(Error::Stale)?;
+            let fd = self.reach.dir_fd(obj)?;
+            if let Err(e) = make::unlink(fd.as_fd(), old.name) {
+                tracing::warn!("removing a whiteout that hides nothing: {e}");
+            }
+        }
+        if let Some(victim) = victim {
+            self.lost_target(new, victim);
+        }
+        self.moved(moved, old, new)
+    }
+
+    fn lost_target(&self, new: &End<'_>, victim: Victim) {
+        self.lost_name(new.dir, new.name, victim);
+    }
+
+    /// A whiteout is left where a lower shows the old name. Where the new name has one, the two
+    /// change places: that is one step and needs no new inode.
+    fn replace_flags(&self, old: &End<'_>, new: &End<'_>) -> Result<Rename> {
+        if !old.lower {
+            let swap = new.whiteout && old.is_dir();
+            return Ok(if swap {
+                Rename::EXCHANGE
+            } else {
+                Rename::empty()
+            });
+        }
+        if new.whiteout {
+            return Ok(Rename::EXCHANGE);
+        }
+        if self.writable()?.upper.caps.rename_whiteout {
+            return Ok(Rename::WHITEOUT);
+        }
+        // Without the flag there is no single step that moves and hides; EXDEV makes mv copy.
+        Err(Error::CrossDevice)
+    }
+
+    /// Makes an empty target directory empty on disk too.
+    fn clear_target(&self, new: &End<'_>) -> Result<()> {
+        let Some(node) = new.node().filter(|n| n.kind == Kind::Dir) else {
+            return Ok(());
+        };
+        if !self.is_empty_dir(node)? {
+            return Err(Error::NotEmpty);
+        }
+        let Some(obj) = node.upper().cloned() else {
+            return Ok(());
+        };
+        if self.has_upper_entries(&obj)? {
+            let pin = self.reach.open_pin(&obj)?;
+            let mut place = obj.place_mut();
+            self.clear_whiteouts(new.dir, new.name)?;
+            // The old object is gone from its name; what took the name is about to be replaced.
+            place.pinned = Some(pin);
+        }
+        Ok(())
+    }
+
+    /// A directory that comes to a place where lowers have something must not merge with it; one
+    /// with a lower part of its own needs to say where that is.
+    fn seal(&self, moved: &Arc<Inode>, from: &End<'_>, to: &End<'_>) -> Result<()> {
+        if moved.kind != Kind::Dir {
+            return Ok(());
+        }
+        let obj = moved.upper().ok_or(Error::Stale)?;
+        if moved.has_lower() {
+            return self.set_redirect(moved, from, to);
+        }
+        if to.dir.has_lower() {
+            self.reach
+                .with(obj, |at| set_mark(at, self.stack.ns.opaque(), b"y"))?;
+        }
+        Ok(())
+    }
+
+    fn exchange(&self, old: &End<'_>, new: &End<'_>) -> Result<()> {
+        let a = old.node().ok_or(Error::Stale)?;
+        let b = new.node().ok_or(Error::NotFound)?;
+        self.seal(a, old, new)?;
+        self.seal(b, new, old)?;
+        {
+            let _places = hold_places(a.upper(), b.upper());
+            let ends = ((old.dir, old.name), (new.dir, new.name));
+            self.rename_upper(ends.0, ends.1, Rename::EXCHANGE)?;
+        }
+        self.moved(a, old, new)?;
+        self.moved(b, new, old)
+    }
+
+    /// Records where an object is now.
+    fn moved(&self, node: &Arc<Inode>, from: &End<'_>, to: &End<'_>) -> Result<()> {
+        let (obj, old_dir, new_dir) = match (node.upper(), from.dir.upper(), to.dir.upper()) {
+            (Some(o), Some(f), Some(t)) => (o, f, t),
+            _ => return Err(Error::Stale),
+        };
+        {
+            let mut place = obj.place_mut();
+            place.remove_name(old_dir, from.name);
+            place.add_name(new_dir, to.name.to_owned());
+        }
+        let link = if node.kind == Kind::Dir {
+            Some(self.link_to(to.dir, to.name)?)
+        } else {
+            None
+        };
+        let before: Option<Link> = std::mem::replace(&mut *node.link.lock(), link);
+        drop(before);
+        from.dir.touch_names();
+        to.dir.touch_names();
+        let has_origin = node.has_lower() || node.st_ino() != self.stack.st_ino(obj.id());
+        if has_origin && !to.dir.dir_state()?.impure.load(Ordering::Relaxed) {
+            self.set_impure(to.dir)?;
+        }
+        Ok(())
+    }
+
+    /// Says in the upper where the lowers have a directory that moves (`ovl_set_redirect()`):
+    /// by name within the same directory, else by its path from the root.
+    fn set_redirect(&self, dir: &Arc<Inode>, from: &End<'_>, to: &End<'_>) -> Result<()> {
+        let obj = dir.upper().ok_or(Error::Stale)?;
+        let ns = self.stack.ns;
+        let had = self.raw_xattr(dir, ns.redirect().as_bytes())?;
+        let same_dir = Arc::ptr_eq(from.dir, to.dir);
+        let value = match had {
+            Some(v) if v.starts_with(b"/") || same_dir => v,
+            Some(v) => self.absolute_redirect(from.dir, &v)?,
+            None if same_dir => from.name.as_bytes().to_vec(),
+            None => self.absolute_redirect(from.dir, from.name.as_bytes())?,
+        };
+        if value.len() > plyfs_format::redirect::DEFAULT_REDIRECT_MAX && !same_dir {
+            // `ovl_get_redirect()`: too long a path is EXDEV, so that mv copies.
+            return Err(Error::CrossDevice);
+        }
+        Ok(self
+            .reach
+            .with(obj, |at| set_mark(at, ns.redirect(), &value))?)
+    }
+
+    /// The path of `name` in `dir` as the lowers know it: redirects of parents count.
+    fn absolute_redirect(&self, dir: &Arc<Inode>, name: &[u8]) -> Result<Vec<u8>> {
+        let mut parts: Vec<Vec<u8>> = vec![name.to_vec()];
+        let mut at = Arc::clone(dir);
+        while at.id != NodeId::ROOT {
+            match self.raw_xattr(&at, self.stack.ns.redirect().as_bytes())? {
+                Some(v) if v.starts_with(b"/") => {
+                    parts.push(v[1..].to_vec());
+                    break;
+                }
+                Some(v) => parts.push(v),
+                None => parts.push(own_name(&at)?.as_bytes().to_vec()),
+            }
+            let parent = at.link.lock().as_ref().map(|l| Arc::clone(&l.parent));
+            at = parent.ok_or(Error::Stale)?;
+        }
+        let mut path = Vec::new();
+        for part in parts.iter().rev() {
+            path.push(b'/');
+            path.extend_from_slice(part);
+        }
+        Ok(path)
+    }
+}
+
+fn own_name(dir: &Inode) -> Result<NameBuf> {
+    dir.link
+        .lock()
+        .as_ref()
+        .map(|l| l.name.clone())
+        .ok_or(Error::Stale)
+}
+
+/// What the VFS checks before it asks, for those who use the engine without it.
+fn check_ends(old: &End<'_>, new: &End<'_>, flags: Rename) -> Result<()> {
+    let exchange = flags.contains(Rename::EXCHANGE);
+    if exchange && flags.contains(Rename::NOREPLACE) {
+        return Err(Error::Invalid("rename flags"));
+    }
+    match (new.node(), exchange) {
+        (None, true) => Err(Error::NotFound),
+        (None, false) | (Some(_), true) => Ok(()),
+        (Some(_), false) if flags.contains(Rename::NOREPLACE) => Err(Error::Exists),
+        (Some(_), false) if old.is_dir() && !new.is_dir() => Err(Error::NotDir),
+        (Some(_), false) if !old.is_dir() && new.is_dir() => Err(Error::IsDir),
+        (Some(_), false) => Ok(()),
+    }
+}
+
+type Places<'a> = SmallVec<[RwLockWriteGuard<'a, Place>; 2]>;
+
+/// Holds the places of one or two objects, in the order of their serials.
+fn hold_places<'a>(a: Option<&'a Arc<Obj>>, b: Option<&'a Arc<Obj>>) -> Places<'a> {
+    let mut objs: SmallVec<[&'a Arc<Obj>; 2]> = a.into_iter().chain(b).collect();
+    objs.sort_by_key(|o| o.serial());
+    objs.dedup_by_key(|o| o.serial());
+    objs.into_iter().map(|o| o.place_mut()).collect()
+}

@@ -1,0 +1,138 @@
+//! The merged view as a whole: its parts, opening it, and what is told to the kernel.
+use std::sync::{Arc, OnceLock};
+
+use plyfs_layer::{LayerIdx, Reach, dir_marks};
+use plyfs_sys::stat::Kind;
+
+use crate::cache::ByteCache;
+use crate::config::{OpenError, UnionConfig, UnionOptions};
+use crate::files::OpenFiles;
+use crate::inode::{Inode, Key, Lowers, NodeId, Parts};
+use crate::listing::UpperList;
+use crate::lower_index::LowerIndex;
+use crate::stack::Stack;
+use crate::table::Table;
+use crate::{Error, Result};
+
+/// Who is told that attributes have changed without a request that says so.
+pub trait Invalidate: Send + Sync + std::fmt::Debug {
+    /// The attributes of `node` that the kernel caches are old.
+    fn attributes(&self, node: NodeId);
+}
+
+/// The merged view of a stack of layers.
+#[derive(Debug)]
+pub struct Union {
+    pub(crate) stack: Stack,
+    pub(crate) options: UnionOptions,
+    pub(crate) table: Arc<Table>,
+    pub(crate) reach: Reach,
+    pub(crate) files: OpenFiles,
+    pub(crate) lower_cache: ByteCache<LowerIndex>,
+    pub(crate) upper_cache: ByteCache<UpperList>,
+    pub(crate) no_lower: Arc<LowerIndex>,
+    listener: OnceLock<Box<dyn Invalidate>>,
+}
+
+impl Union {
+    /// Opens the merged view: takes over the workdir, clears it and finds out what the file
+    /// systems can do. Nothing outside the workdir is written.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub fn open(config: UnionConfig) -> std::result::Result<Arc<Self>, OpenError> {
+        let options = config.options.clone();
+        let stack = Stack::open(config)?;
+        let union = Self {
+            stack,
+            table: Table::new(),
+            reach: Reach::new(options.fd_budget / 2),
+            files: OpenFiles::new(options.fd_budget / 2),
+            lower_cache: ByteCache::new(options.cache_bytes / 2),
+            upper_cache: ByteCache::new(options.cache_bytes / 2),
+            no_lower: Arc::default(),
+            listener: OnceLock::new(),
+            options,
+        };
+        union.add_root()?;
+        Ok(Arc::new(union))
+    }
+
+    /// The root stays known for the life of the view.
+    fn add_root(&self) -> std::result::Result<(), OpenError> {
+        let upper = self.stack.upper.as_ref().map(|u| Arc::clone(&u.root));
+        let lowers: Lowers = self.stack.lowers.iter().cloned().collect();
+        let top = upper
+            .as_ref()
+            .or_else(|| lowers.first())
+            .ok_or(OpenError::NoLayers)?;
+        let id = lowers.first().map_or(top.id(), |o| o.id());
+        let key = Key::Obj(top.layer(), top.id());
+        let impure = match &upper {
+            Some(obj) => {
+                self.reach
+                    .with(obj, |at| dir_marks(at, self.stack.ns))
+                    .map_err(|source| OpenError::Layer {
+                        layer: "upper".to_owned(),
+                        source,
+                    })?
+                    .impure
+            }
+            None => false,
+        };
+        let st_ino = self.stack.st_ino(id);
+        let parts = Parts {
+            kind: Kind::Dir,
+            st_ino,
+            upper,
+            lowers,
+            metacopy: false,
+            impure,
+            link: None,
+        };
+        self.table.intern(key, || parts).leak();
+        Ok(())
+    }
+
+    /// Who is told about changes of attributes. Only the first one counts.
+    pub fn set_listener(&self, listener: Box<dyn Invalidate>) {
+        self.listener.get_or_init(|| listener);
+    }
+
+    pub(crate) fn invalidate(&self, node: NodeId) {
+        if let Some(listener) = self.listener.get() {
+            listener.attributes(node);
+        }
+    }
+
+    pub(crate) fn inode(&self, node: NodeId) -> Result<Arc<Inode>> {
+        self.table.get(node).ok_or(Error::Stale)
+    }
+
+    /// The kernel gives back `count` lookups of an inode.
+    pub fn forget(&self, node: NodeId, count: u64) {
+        if node != NodeId::ROOT && self.table.forget(node, count) {
+            self.files.remove(node);
+            self.lower_cache.remove(node);
+            self.upper_cache.remove(node);
+        }
+    }
+
+    /// How many inodes are known.
+    #[must_use]
+    pub fn known_inodes(&self) -> usize {
+        self.table.len()
+    }
+
+    /// Whether the view has no upper.
+    #[must_use]
+    pub fn is_read_only(&self) -> bool {
+        self.stack.upper.is_none()
+    }
+
+    /// The layer of the upper, for messages.
+    #[must_use]
+    pub fn upper_layer(&self) -> Option<LayerIdx> {
+        self.stack.upper.as_ref().map(|u| u.root.layer())
+    }
+}

@@ -1,0 +1,75 @@
+//! Extended attributes: the overlay's own are hidden, a user's names that look like them escaped.
+use std::sync::Arc;
+
+use plyfs_format::names;
+use plyfs_sys::xattr::{self, SetFlags};
+
+use crate::copy_up::DataNeed;
+use crate::inode::NodeId;
+use crate::{Error, Result, Union};
+
+impl Union {
+    /// The value of an extended attribute.
+    ///
+    /// # Errors
+    /// ENODATA where it is not set; EOPNOTSUPP, EPERM and the like from the layer.
+    pub fn getxattr(&self, node: NodeId, name: &[u8]) -> Result<Vec<u8>> {
+        let inode = self.inode(node)?;
+        if names::is_foreign_private(name) {
+            return Err(Error::NoData);
+        }
+        let disk = self.stack.ns.to_disk(name);
+        let top = inode.top().ok_or(Error::Stale)?;
+        Ok(self.reach.with(top, |at| xattr::get_strict(at, &disk))?)
+    }
+
+    /// The names of all extended attributes a user may see, each followed by a NUL.
+    ///
+    /// # Errors
+    /// EIO and the like from the layer.
+    pub fn listxattr(&self, node: NodeId) -> Result<Vec<u8>> {
+        let inode = self.inode(node)?;
+        let top = inode.top().ok_or(Error::Stale)?;
+        let mut out = Vec::new();
+        for name in self.reach.with(top, xattr::list)? {
+            if let Some(shown) = self.stack.ns.from_disk(&name) {
+                out.extend_from_slice(&shown);
+                out.push(0);
+            }
+        }
+        Ok(out)
+    }
+
+    /// Sets an extended attribute, copying up first.
+    ///
+    /// # Errors
+    /// EPERM for fuse-overlayfs's own names; EEXIST, ENODATA by the flags; ENOSPC and the like.
+    pub fn setxattr(&self, node: NodeId, name: &[u8], value: &[u8], flags: SetFlags) -> Result<()> {
+        let inode = self.inode(node)?;
+        if names::is_foreign_private(name) {
+            return Err(Error::NotPermitted);
+        }
+        self.copy_up(&inode, DataNeed::AttributesOnly)?;
+        let disk = self.stack.ns.to_disk(name);
+        let obj = Arc::clone(inode.upper().ok_or(Error::ReadOnly)?);
+        Ok(self
+            .reach
+            .with(&obj, |at| xattr::set(at, &disk, value, flags))?)
+    }
+
+    /// Removes an extended attribute; one that is not set costs no copy-up.
+    ///
+    /// # Errors
+    /// ENODATA where it is not set; EPERM and the like.
+    pub fn removexattr(&self, node: NodeId, name: &[u8]) -> Result<()> {
+        let inode = self.inode(node)?;
+        self.writable()?;
+        let disk = self.stack.ns.to_disk(name);
+        if inode.upper().is_none() {
+            self.getxattr(node, name)?;
+            self.copy_up(&inode, DataNeed::AttributesOnly)?;
+        }
+        let obj = Arc::clone(inode.upper().ok_or(Error::ReadOnly)?);
+        Ok(self.reach.with(&obj, |at| xattr::remove(at, &disk))?)
+    }
+}

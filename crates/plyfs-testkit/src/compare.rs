@@ -81,21 +81,39 @@ pub fn diff(a: &Tree, b: &Tree) -> Vec<String> {
 #[must_use]
 pub fn diff_with(a: &Tree, b: &Tree, rules: &Rules) -> Vec<String> {
     let mut lines = Vec::new();
-    for (path, node) in &a.nodes {
-        if rules.skips(path) {
-            continue;
-        }
+    for (path, node) in a.nodes.iter().filter(|(path, _)| !rules.skips(path)) {
         match b.nodes.get(path) {
             Some(other) => diff_node(path, node, other, rules, &mut lines),
-            None => lines.push(format!("{path}: only in the first ({})", brief(node))),
+            None => only_in(a, "the first", path, b, &mut lines),
         }
     }
-    for (path, node) in &b.nodes {
-        if !rules.skips(path) && !a.nodes.contains_key(path) {
-            lines.push(format!("{path}: only in the second ({})", brief(node)));
+    for path in b.nodes.keys().filter(|path| !rules.skips(path)) {
+        if !a.nodes.contains_key(path) {
+            only_in(b, "the second", path, a, &mut lines);
         }
     }
     lines
+}
+
+/// One line for a path that only `tree` has; what lies below such a directory is only counted.
+fn only_in(tree: &Tree, which: &str, path: &str, other: &Tree, lines: &mut Vec<String>) {
+    let parent = path.rsplit_once('/').map_or(".", |(parent, _)| parent);
+    if !other.nodes.contains_key(parent) {
+        return;
+    }
+    let inside = format!("{path}/");
+    let below = tree
+        .nodes
+        .range(inside.clone()..)
+        .take_while(|(p, _)| p.starts_with(&inside));
+    let below = match below.count() {
+        0 => String::new(),
+        n => format!(", {n} paths below"),
+    };
+    lines.push(format!(
+        "{path}: only in {which} ({}{below})",
+        brief(&tree.nodes[path])
+    ));
 }
 
 fn brief(node: &Node) -> String {
@@ -192,19 +210,20 @@ mod tests {
 
     #[test]
     fn every_difference_has_a_line() {
-        let a = tree("f a = 1\nm 644 a\nt 5 a\nf gone\nf t\nt 1 t");
+        let a = tree("f a = 1\nm 644 a\nt 5 a\nf gone/a\nf gone/b\nf t\nt 1 t");
         let b = tree("f a = 2\nm 600 a\nt 6 a\nd t\nf new");
         let lines = diff(&a, &b).join("\n");
         for part in [
             "a: mode: 0644 | 0600",
             "a: content: ",
             "a: mtime: 5.000000000 | 6.000000000",
-            "gone: only in the first (File",
+            "gone: only in the first (Dir 0755 0:0, 2 paths below)",
             "new: only in the second (File",
             "t: type: File | Dir",
         ] {
             assert!(lines.contains(part), "{part:?} is missing in:\n{lines}");
         }
+        assert!(!lines.contains("gone/a"), "{lines}");
     }
 
     #[test]

@@ -251,7 +251,10 @@ pub fn unmount(mnt: &Path) -> Result<(), String> {
             }
             Err(e) => {
                 let detached = umount2(mnt, MntFlags::MNT_DETACH);
-                return Err(format!("umount {}: {e}; detaching: {detached:?}", mnt.display()));
+                return Err(format!(
+                    "umount {}: {e}; detaching: {detached:?}",
+                    mnt.display()
+                ));
             }
         }
     }

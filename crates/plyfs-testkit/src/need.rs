@@ -47,6 +47,18 @@ pub fn can_mount_overlay() -> bool {
             && listed())
 }
 
+/// Says on stderr that a test is skipped and what it needs.
+///
+/// # Panics
+/// Where `PLYFS_NO_SKIP` is set, as in CI: there a skipped test is a failed one.
+pub fn skip(test: &str, needs: &str) {
+    assert!(
+        std::env::var_os("PLYFS_NO_SKIP").is_none(),
+        "{test} cannot run here, and PLYFS_NO_SKIP is set: it needs {needs}"
+    );
+    eprintln!("SKIP {test}: needs {needs}");
+}
+
 /// Ends the test with a line on stderr unless it runs as root.
 #[macro_export]
 macro_rules! need_root {
@@ -66,7 +78,7 @@ macro_rules! need_root {
 macro_rules! need {
     ($($program:expr),+ $(,)?) => {
         $(if !$crate::has_program($program) {
-            eprintln!("SKIP {}: needs the program {}", module_path!(), $program);
+            $crate::skip(module_path!(), $program);
             return;
         })+
     };
@@ -78,7 +90,7 @@ macro_rules! need_fuse {
     () => {
         $crate::need_root!();
         if !$crate::can_mount_fuse() {
-            eprintln!("SKIP {}: needs /dev/fuse", module_path!());
+            $crate::skip(module_path!(), "/dev/fuse");
             return;
         }
     };
@@ -90,7 +102,7 @@ macro_rules! need_overlay {
     () => {
         $crate::need_root!();
         if !$crate::can_mount_overlay() {
-            eprintln!("SKIP {}: needs kernel overlayfs", module_path!());
+            $crate::skip(module_path!(), "kernel overlayfs");
             return;
         }
     };

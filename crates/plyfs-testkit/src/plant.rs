@@ -38,6 +38,23 @@ pub fn plant(root: &Path, spec: &str) {
     }
 }
 
+/// Sets every mtime below `root` to one moment in 2017, then those that `spec` names.
+pub(crate) fn settle(root: &Path, spec: &str) {
+    let mut todo = vec![root.to_owned()];
+    while let Some(path) = todo.pop() {
+        if path.symlink_metadata().unwrap().is_dir() {
+            todo.extend(path.read_dir().unwrap().map(|entry| entry.unwrap().path()));
+        }
+        set_mtime(&path, 1_500_000_000).unwrap();
+    }
+    let times: Vec<_> = spec
+        .lines()
+        .map(str::trim)
+        .filter(|l| l.starts_with("t "))
+        .collect();
+    plant(root, &times.join("\n"));
+}
+
 fn plant_line(root: &Path, verb: &str, rest: &str) -> Result<(), Box<dyn std::error::Error>> {
     match verb {
         "f" => {

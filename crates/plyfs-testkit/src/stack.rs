@@ -1,12 +1,15 @@
 //! Lays out the directories of one stack: lower layers, an upper, a workdir, a mountpoint.
 use std::cell::Cell;
 use std::ffi::OsString;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 
 use crate::compare::{Rules, diff_with};
+use crate::plant::settle;
 use crate::tree::{Tree, snapshot};
 
 /// The directories of one stack in a temporary directory that goes with the value.
@@ -37,6 +40,8 @@ impl Stack {
             .prefix("plyfs-")
             .tempdir_in(scratch_base())
             .unwrap();
+        // Other users work in the mount too.
+        std::fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).unwrap();
         let lowers: Vec<_> = (0..lowers)
             .map(|i| dir.path().join(format!("l{i}")))
             .collect();
@@ -53,12 +58,14 @@ impl Stack {
     }
 
     /// A stack whose lower layers, topmost first, are planted from `specs` (see
-    /// [`plant`](crate::plant())).
+    /// [`plant`](crate::plant())). Whatever the specs give no mtime is from 2017, so that
+    /// two stacks from the same specs are equal in everything.
     #[must_use]
     pub fn planted(specs: &[&str]) -> Self {
         let stack = Self::new(specs.len());
         for (layer, spec) in stack.lowers.iter().zip(specs) {
             crate::plant(layer, spec);
+            settle(layer, spec);
         }
         stack.sealed()
     }

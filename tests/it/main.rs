@@ -1,0 +1,21 @@
+//! Does the mounted file system behave? One module a topic; see `support` for how they judge.
+#![forbid(unsafe_code)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod attr;
+mod bad_input;
+mod command;
+mod copy_up;
+mod create;
+mod interchange;
+mod io;
+mod judge;
+mod lifecycle;
+mod link;
+mod lookup;
+mod readdir;
+mod realroot;
+mod remove;
+mod rename;
+mod support;
+mod xattrs;

@@ -1,7 +1,7 @@
 //! Extended attributes of anything that a name or a descriptor refers to.
 //!
-//! `getxattrat(2)` and its kin (Linux 6.13) work on a name beneath a descriptor and on O_PATH
-//! descriptors. Older kernels get the same through /proc/self/fd.
+//! `getxattrat(2)` and its kin (Linux 6.13) work on a name beneath a descriptor. O_PATH descriptors
+//! themselves, and older kernels, are served through /proc/self/fd.
 use std::ffi::CStr;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -47,13 +47,14 @@ fn is_absent(e: Errno) -> bool {
     matches!(e, Errno::ENODATA | Errno::EOPNOTSUPP)
 }
 
-/// Runs the `*xattrat` form, or the /proc form on a kernel without it.
+/// Runs the `*xattrat` form, or the /proc form on a kernel without it. With AT_EMPTY_PATH the
+/// `*xattrat` calls refuse O_PATH descriptors (EBADF), so a descriptor goes through /proc too.
 fn either<T>(
     at: At<'_>,
     new: impl FnOnce(&CStr) -> Result<T>,
     old: impl FnOnce(&CStr) -> Result<T>,
 ) -> Result<T> {
-    if HAVE_XATTRAT.load(Ordering::Relaxed) {
+    if !at.is_object() && HAVE_XATTRAT.load(Ordering::Relaxed) {
         match at.with_name("xattrat", new) {
             Err(e) if e.errno() == Errno::ENOSYS => {
                 HAVE_XATTRAT.store(false, Ordering::Relaxed);

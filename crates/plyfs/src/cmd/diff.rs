@@ -1,0 +1,71 @@
+//! `plyfs diff`: what an upper layer changes, for people and for programs.
+use std::path::PathBuf;
+
+use anyhow::{Context, bail};
+use plyfs_mount::state::Watched;
+use plyfs_mount::unmount;
+use serde::Serialize;
+
+use crate::args::DiffArgs;
+use crate::diff::{Change, changes};
+use crate::output;
+
+/// Prints the changes.
+pub(crate) fn run(args: DiffArgs) -> anyhow::Result<()> {
+    let (upper, lowers) = match (args.upper, args.mountpoint) {
+        (Some(upper), _) => (upper, args.lowers),
+        (None, Some(mountpoint)) => layers_of(&mountpoint)?,
+        (None, None) => bail!("name a mountpoint or --upper"),
+    };
+    let changes = changes(&upper, &lowers)
+        .with_context(|| format!("comparing upper {upper:?} with its lower layers"))?;
+    if args.json {
+        let all: Vec<JsonChange> = changes.iter().map(JsonChange::new).collect();
+        return output::line(serde_json::to_string_pretty(&all)?);
+    }
+    changes.iter().try_for_each(|c| {
+        output::line(format_args!(
+            "{} {}",
+            c.kind.letter(),
+            output::escaped(&c.path)
+        ))
+    })
+}
+
+/// Upper and lowers of a live mount, as its daemon has told.
+fn layers_of(mountpoint: &std::path::Path) -> anyhow::Result<(PathBuf, Vec<PathBuf>)> {
+    let entry = unmount::find(mountpoint)?;
+    let Some(watched) = Watched::open(entry.dev) else {
+        bail!("{mountpoint:?} does not tell its layers: name them with --upper and --lower");
+    };
+    let Some(upper) = watched.state.upper.as_ref() else {
+        bail!("{mountpoint:?} is mounted read-only: there is no upper that could change anything");
+    };
+    Ok((
+        upper.to_path(),
+        watched.state.lowers.iter().map(|l| l.to_path()).collect(),
+    ))
+}
+
+#[derive(Serialize)]
+struct JsonChange {
+    kind: char,
+    path: String,
+    /// The exact bytes in hexadecimal, where `path` cannot say them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    path_bytes: Option<String>,
+    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
+    file_type: Option<&'static str>,
+}
+
+impl JsonChange {
+    fn new(change: &Change) -> Self {
+        let exact = std::str::from_utf8(&change.path).is_ok();
+        Self {
+            kind: change.kind.letter(),
+            path: String::from_utf8_lossy(&change.path).into_owned(),
+            path_bytes: (!exact).then(|| change.path.iter().map(|b| format!("{b:02x}")).collect()),
+            file_type: change.file_type,
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! What did the operator type? The binary: subcommands, exit codes, output.
+#![forbid(unsafe_code)]
+
+mod args;
+mod cmd;
+mod demo;
+mod diff;
+mod exit;
+mod logging;
+mod output;
+
+use std::ffi::{OsStr, OsString};
+use std::process::ExitCode;
+
+use clap::{CommandFactory, FromArgMatches};
+use plyfs_mount::compat::CalledAs;
+
+use crate::args::{Cli, Command};
+
+fn main() -> ExitCode {
+    let words: Vec<OsString> = std::env::args_os().collect();
+    let program = words.first().cloned().unwrap_or_else(|| "plyfs".into());
+    let called = CalledAs::from_program(&program);
+    let rest = words.get(1..).unwrap_or_default();
+    if is_mount_program_call(called, rest) {
+        return cmd::compat::run(rest.to_vec(), called);
+    }
+    let parsed = args::with_option_list(Cli::command())
+        .try_get_matches_from(words)
+        .and_then(|matches| Cli::from_arg_matches(&matches));
+    let cli = match parsed {
+        Ok(cli) => cli,
+        Err(e) => return exit::usage(&e),
+    };
+    exit::code(match cli.command {
+        Command::Mount(args) => cmd::mount::run(args),
+        Command::Umount(args) => cmd::umount::run(&args),
+        Command::Diff(args) => cmd::diff::run(args),
+        Command::Demo(args) => demo::run(&args),
+        Command::Version => output::line(cmd::version::own()),
+    })
+}
+
+/// Whether the words follow the grammar of mount programs: called by such a name, or `-o` without
+/// a subcommand before it.
+fn is_mount_program_call(called: CalledAs, words: &[OsString]) -> bool {
+    let is_subcommand = |word: &OsString| {
+        let names = Cli::command();
+        word == "help" || names.find_subcommand(word).is_some()
+    };
+    if called != CalledAs::Plyfs {
+        return true;
+    }
+    let has_options = |word: &&OsString| {
+        let bytes = OsStr::as_encoded_bytes(word);
+        bytes.starts_with(b"-o")
+    };
+    !words.first().is_some_and(is_subcommand) && words.iter().any(|w| has_options(&w))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_grammar_is_told_from_the_words() {
+        for (words, want) in [
+            (&["-o", "lowerdir=/a", "/m"][..], true),
+            (&["overlay", "/m", "-olowerdir=/a"], true),
+            (&["-f", "-o", "ro", "/m"], true),
+            (&["mount", "-o", "ro", "/m"], false),
+            (&["help", "-o"], false),
+            (&["-V"], false),
+            (&["--help"], false),
+            (&[], false),
+        ] {
+            let words: Vec<OsString> = words.iter().map(OsString::from).collect();
+            assert_eq!(
+                is_mount_program_call(CalledAs::Plyfs, &words),
+                want,
+                "{words:?}"
+            );
+            assert!(is_mount_program_call(CalledAs::FuseOverlayfs, &words));
+        }
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        args::with_option_list(Cli::command()).debug_assert();
+    }
+}

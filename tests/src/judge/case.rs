@@ -97,6 +97,8 @@ pub(crate) struct Case {
     pub(crate) options: String,
     /// The umask of the process that runs the steps.
     pub(crate) umask: u32,
+    /// Whether the lowers lie on a file system of their own.
+    pub(crate) split: bool,
     /// Topmost lower first.
     pub(crate) layers: Vec<Vec<Entry>>,
     /// What the upper contains before the first mount.
@@ -115,6 +117,9 @@ impl Case {
             writeln!(out, "options {}", self.options)?;
         }
         writeln!(out, "umask {:03o}", self.umask)?;
+        if self.split {
+            out.push_str("split\n");
+        }
         for layer in &self.layers {
             out.push_str("layer\n");
             push_lines(&mut out, layer)?;
@@ -168,6 +173,7 @@ impl Case {
             match word {
                 "options" => case.options = rest.to_owned(),
                 "umask" => case.umask = u32::from_str_radix(rest, 8).with_context(place)?,
+                "split" => case.split = true,
                 "layer" => {
                     case.layers.push(Vec::new());
                     section = "layer";

@@ -75,6 +75,9 @@ pub struct Arguments {
     /// Distance between the seeds of one process (set by --jobs).
     #[arg(long, default_value_t = 1, hide = true)]
     stride: u64,
+    /// Print how often each operation ended how.
+    #[arg(long)]
+    coverage: bool,
     /// Print every seed as it is run.
     #[arg(long, short)]
     verbose: bool,
@@ -108,6 +111,7 @@ pub fn run(arguments: &Arguments) -> Result<bool> {
         subject: subject(&arguments.subject)?,
         subject_options: arguments.subject_options.clone(),
         watch,
+        coverage: Default::default(),
     };
     std::fs::set_permissions(
         scratch.path(),
@@ -119,6 +123,11 @@ pub fn run(arguments: &Arguments) -> Result<bool> {
     } else {
         replay(&arguments.replay, &runner)?
     };
+    if arguments.coverage {
+        for ((verb, ending), count) in runner.coverage.borrow().iter() {
+            println!("  {count:6} {verb} {ending}");
+        }
+    }
     for (key, count) in &tally.kinds {
         println!("  {count:5} x {key}");
     }
@@ -318,6 +327,7 @@ fn child_words(arguments: &Arguments, job: u64, share: u64) -> Vec<String> {
             .iter()
             .map(|dir| format!("--keep={}", dir.display())),
     );
+    words.extend(arguments.coverage.then(|| "--coverage".to_owned()));
     words.extend(arguments.verbose.then(|| "--verbose".to_owned()));
     words
 }

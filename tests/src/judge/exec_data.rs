@@ -2,6 +2,7 @@
 
 use std::os::fd::AsFd;
 
+use rustix::fs::{FlockOperation, IFlags};
 use rustix::io::Errno;
 use vm_memory::mmap::MmapRegion;
 use vm_memory::{Bytes as _, FileOffset, VolatileMemory, VolatileSlice};
@@ -11,6 +12,9 @@ use super::ops::Op;
 use super::outcome::{Outcome, digest};
 use super::side::{Map, Side};
 use super::text::pattern;
+
+/// The flags people set: append only, immutable, no dump, no atime, sync.
+const CHATTR: u32 = 0x20 | 0x10 | 0x40 | 0x80 | 0x8;
 
 /// Largest transfer a step may ask for.
 const LIMIT: usize = 1 << 20;
@@ -32,6 +36,9 @@ pub(crate) fn run(side: &mut Side, op: &Op) -> Outcome {
         | Op::Fsync { h, .. }
         | Op::Fallocate { h, .. }
         | Op::Lseek { h, .. }
+        | Op::Getflags { h }
+        | Op::Setflags { h, .. }
+        | Op::Flock { h, .. }
         | Op::MapRead { h, .. } => match side.handle(*h) {
             Some(handle) => on_file(&handle.fd, op),
             None => Outcome::skipped(),
@@ -61,6 +68,22 @@ fn on_file(fd: impl AsFd, op: &Op) -> Outcome {
             Ok(place) => Outcome::done().fact("place", place),
             Err(errno) => Outcome::error(errno),
         },
+        Op::Getflags { .. } => match rustix::fs::ioctl_getflags(fd) {
+            // What the file system itself decides (extents, inline data) is not the union's doing.
+            Ok(flags) => Outcome::done().fact("flags", format!("{:x}", flags.bits() & CHATTR)),
+            Err(errno) => Outcome::error(errno),
+        },
+        Op::Setflags { flags, .. } => {
+            rustix::fs::ioctl_setflags(fd, IFlags::from_bits_retain(*flags)).into()
+        }
+        Op::Flock { how, .. } => {
+            let operation = match how.as_str() {
+                "sh" => FlockOperation::NonBlockingLockShared,
+                "ex" => FlockOperation::NonBlockingLockExclusive,
+                _ => FlockOperation::NonBlockingUnlock,
+            };
+            rustix::fs::flock(fd, operation).into()
+        }
         Op::MapRead { off, len, .. } => map_read(fd, *off, *len),
         _ => Outcome::skipped(),
     }

@@ -7,6 +7,14 @@ use super::rng::Rng;
 use super::side::{HANDLES, MAPS};
 use super::text::{Bytes, Mode};
 
+/// Attributes that the union keeps to itself, or escapes.
+const OVERLAY_NAMES: &[&str] = &[
+    "trusted.overlay.judge",
+    "trusted.overlay.opaque",
+    "trusted.overlay.overlay.opaque",
+    "user.overlay.judge",
+];
+
 /// What the generator believes an open handle to be.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Slot {
@@ -21,6 +29,8 @@ pub(crate) struct Generator {
     rng: Rng,
     /// Paths that may exist, and whether they were directories when they came.
     known: Vec<(Bytes, bool)>,
+    /// Paths that have an attribute of this name.
+    dressed: Vec<(Bytes, Bytes)>,
     slots: [Slot; HANDLES],
     maps: [bool; MAPS],
     /// Whether steps that need two mounts are wanted (not while a layer is being made).
@@ -33,12 +43,16 @@ impl Generator {
         let mut generator = Self {
             rng,
             known: vec![(Bytes::default(), true)],
+            dressed: Vec::new(),
             slots: [Slot::Empty; HANDLES],
             maps: [false; MAPS],
             remounts,
         };
         for entry in case.layers.iter().flatten().chain(&case.upper) {
             generator.learn_path(&entry.path, entry.kind == Kind::Dir);
+            for (name, _) in &entry.xattrs {
+                generator.dressed.push((entry.path.clone(), name.clone()));
+            }
         }
         generator
     }
@@ -72,6 +86,7 @@ impl Generator {
                 self.learn_path(path, false);
             }
             Op::Rename { from, to, .. } => self.moved(from, to),
+            Op::Setxattr { path, name, .. } => self.dressed.push((path.clone(), name.clone())),
             Op::Remount | Op::Swap => {
                 self.slots = [Slot::Empty; HANDLES];
                 self.maps = [false; MAPS];
@@ -291,7 +306,7 @@ impl Generator {
         {
             return self.on_stream(h);
         }
-        if self.rng.chance(10) && self.maps.iter().any(|used| *used) {
+        if self.rng.chance(25) && self.maps.iter().any(|used| *used) {
             return self.on_map();
         }
         let Some(h) = self.slot(Slot::File) else {
@@ -359,6 +374,18 @@ impl Generator {
                 path: Bytes::from(format!("@{h}").as_str()),
                 nofollow: false,
             },
+            95 => Op::Getflags { h },
+            96 => {
+                let flags = *self.rng.pick(&[0, 0x40, 0x80, 0x20, 0x10]);
+                Op::Setflags { h, flags }
+            }
+            97 => {
+                let how = *self.rng.pick(&["sh", "ex", "un"]);
+                Op::Flock {
+                    h,
+                    how: how.to_owned(),
+                }
+            }
             _ => Op::Close { h },
         }
     }
@@ -384,8 +411,9 @@ impl Generator {
     }
 
     fn on_map(&mut self) -> Op {
-        let m = self.rng.below(MAPS as u64) as u8;
-        let (off, len) = (self.offset(), self.len());
+        let used: Vec<_> = (0..MAPS).filter(|at| self.maps[*at]).collect();
+        let m = *self.rng.pick(&used) as u8;
+        let (off, len) = (self.offset() % 5000, self.len());
         match self.rng.below(10) {
             0..=4 => Op::MapPut {
                 m,
@@ -476,6 +504,16 @@ impl Generator {
         }
     }
 
+    /// A path and the name of an attribute, which it often has.
+    fn path_and_xattr(&mut self) -> (Bytes, Bytes) {
+        if self.rng.chance(60) && !self.dressed.is_empty() {
+            return self.rng.pick(&self.dressed).clone();
+        }
+        let kind = *self.rng.pick(&['f', 'd']);
+        let (name, _) = xattr(&mut self.rng, kind);
+        (self.path_or_handle(), name)
+    }
+
     fn attribute_op(&mut self) -> Op {
         let path = self.path_or_handle();
         let nofollow = self.rng.chance(30);
@@ -503,8 +541,8 @@ impl Generator {
             },
             57..=81 => {
                 let (mut name, value) = xattr(&mut self.rng, if dir { 'd' } else { 'f' });
-                if self.rng.chance(5) {
-                    name = Bytes::from("trusted.overlay.judge");
+                if self.rng.chance(6) {
+                    name = Bytes::from(*self.rng.pick(OVERLAY_NAMES));
                 }
                 let flags = *self.rng.pick(&[0, 0, 0, 1, 2]);
                 Op::Setxattr {
@@ -516,7 +554,7 @@ impl Generator {
                 }
             }
             82..=89 => {
-                let (name, _) = xattr(&mut self.rng, if dir { 'd' } else { 'f' });
+                let (path, name) = self.path_and_xattr();
                 Op::Removexattr {
                     path,
                     name,
@@ -551,10 +589,9 @@ impl Generator {
                 nofollow,
             },
             _ => {
-                let kind = *self.rng.pick(&['f', 'd']);
-                let (name, _) = xattr(&mut self.rng, kind);
+                let (path, name) = self.path_and_xattr();
                 Op::Getxattr {
-                    path: self.path_or_handle(),
+                    path,
                     name,
                     nofollow,
                 }

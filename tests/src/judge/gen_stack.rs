@@ -192,6 +192,26 @@ impl LayerMaker<'_> {
         }
     }
 
+    /// A directory whose listing takes more than one call, with names that other layers have too.
+    fn crowd(&mut self) {
+        let dir = Bytes::from("crowd");
+        self.entries.push(Entry::plain(dir.clone(), Kind::Dir));
+        for number in 0..self.rng.range(30, 120) {
+            let kind = match self.rng.below(10) {
+                0 | 1 => continue,
+                2 if self.covers => Kind::Whiteout,
+                3 => Kind::Dir,
+                _ => Kind::File {
+                    size: 0,
+                    data: Vec::new(),
+                },
+            };
+            let name = format!("entry-with-a-name-of-some-length-{number}");
+            self.entries
+                .push(Entry::plain(dir.join(name.as_bytes()), kind));
+        }
+    }
+
     fn leaf(&mut self, path: &Bytes) -> Kind {
         let earlier: Vec<_> = self
             .entries
@@ -284,6 +304,7 @@ pub(crate) fn stack(rng: &mut Rng) -> Case {
     for index in 0..count {
         case.layers.push(layer(rng, index + 1 < count));
     }
+    case.split = rng.chance(12);
     if rng.chance(20) {
         case.upper = layer(rng, true);
     }
@@ -297,5 +318,8 @@ fn layer(rng: &mut Rng, covers: bool) -> Vec<Entry> {
         covers,
     };
     maker.fill(&Bytes::default(), 0);
+    if maker.rng.chance(12) {
+        maker.crowd();
+    }
     maker.entries
 }

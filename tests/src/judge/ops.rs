@@ -237,6 +237,20 @@ pub(crate) enum Op {
         off_out: u64,
         len: u64,
     },
+    /// The flags that `lsattr` shows.
+    Getflags {
+        h: u8,
+    },
+    /// Sets exactly these flags.
+    Setflags {
+        h: u8,
+        flags: u32,
+    },
+    /// flock without waiting: `sh`, `ex` or `un`.
+    Flock {
+        h: u8,
+        how: String,
+    },
     /// Maps, reads and unmaps at once.
     MapRead {
         h: u8,

@@ -1,6 +1,9 @@
 //! Runs one case on both sides and says where they part.
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
@@ -71,6 +74,8 @@ pub(crate) struct Runner {
     /// Mount options that only the subject gets.
     pub(crate) subject_options: String,
     pub(crate) watch: Arc<Watch>,
+    /// How often each operation ended how on the oracle.
+    pub(crate) coverage: RefCell<BTreeMap<(String, String), u64>>,
 }
 
 impl Runner {
@@ -87,7 +92,7 @@ impl Runner {
         if self.tmpfs {
             rustix::mount::unmount(&place, rustix::mount::UnmountFlags::DETACH)?;
         }
-        std::fs::remove_dir_all(&place).with_context(|| format!("rm -r {}", place.display()))?;
+        remove(&place)?;
         verdict
     }
 
@@ -98,6 +103,7 @@ impl Runner {
                 self.prepare(&place.join("b"), case)?,
             ],
             swapped: false,
+            numbers: self.tmpfs && !case.split,
             options: case.options.clone(),
             runner: self,
         };
@@ -126,7 +132,7 @@ impl Runner {
         }
         for (side, before) in pair.sides.iter().zip(&before) {
             for (old, new) in before.iter().zip(&side.lowers()?) {
-                if let Some(found) = View::difference(old, new) {
+                if let Some(found) = View::difference(old, new, true) {
                     return at_end(Failure::tree("a lower layer changed", found));
                 }
             }
@@ -143,8 +149,14 @@ impl Runner {
         };
         std::fs::create_dir(root)?;
         let mut lowers = Vec::new();
+        if case.split && self.tmpfs {
+            let flags = rustix::mount::MountFlags::empty();
+            rustix::mount::mount("judge", &dir("low".into())?, "tmpfs", flags, c"mode=755")?;
+        } else {
+            dir("low".into())?;
+        }
         for (index, layer) in case.layers.iter().enumerate() {
-            lowers.push(dir(format!("l{index}"))?);
+            lowers.push(dir(format!("low/{index}"))?);
             build(&lowers[index], layer)?;
         }
         let (upper, work) = (dir("pre".into())?, dir("prework".into())?);
@@ -176,6 +188,19 @@ impl Runner {
     }
 }
 
+/// Removes a scratch tree, immutable files included.
+fn remove(place: &Path) -> Result<()> {
+    if std::fs::remove_dir_all(place).is_ok() {
+        return Ok(());
+    }
+    let chattr = Command::new("chattr")
+        .args(["-R", "-f", "-i", "-a"])
+        .arg(place)
+        .status();
+    chattr.context("chattr, to remove immutable files")?;
+    std::fs::remove_dir_all(place).with_context(|| format!("rm -r {}", place.display()))
+}
+
 enum Mounting {
     Both,
     OracleRefuses(String),
@@ -187,6 +212,9 @@ struct Pair<'a> {
     sides: [Side; 2],
     /// Whether side 1 is the kernel's at present.
     swapped: bool,
+    /// Whether the kernel keeps inode numbers here: not if layers lie on several file systems. And
+    /// disk file systems reuse the numbers of deleted files, so a kept number proves nothing there.
+    numbers: bool,
     options: String,
     runner: &'a Runner,
 }
@@ -277,6 +305,8 @@ impl Pair<'_> {
         }
         let (oracle, subject) = (&outcomes[0], &outcomes[1]);
         let verb = step.op.verb();
+        let ending = (verb.clone(), oracle.ending().to_owned());
+        *self.runner.coverage.borrow_mut().entry(ending).or_default() += 1;
         if self.runner.watch.take_fired() {
             return Ok((
                 false,
@@ -287,7 +317,7 @@ impl Pair<'_> {
                 )),
             ));
         }
-        let failure = Outcome::differs(oracle, subject).map(|key| {
+        let failure = Outcome::differs(oracle, subject, self.numbers).map(|key| {
             let mut failure = Failure::new(format!("{verb}: {key}"), oracle.show(), subject.show());
             if let Err(why) = self.sides[self.subject()].alive() {
                 failure.key = format!("{verb}: subject died");
@@ -336,14 +366,14 @@ impl Pair<'_> {
                 return Ok(Some(Failure::new(key, "a tree", format!("{error:#}"))));
             }
         };
-        if let Some(found) = View::difference(&oracle_view, &subject_view) {
+        if let Some(found) = View::difference(&oracle_view, &subject_view, self.numbers) {
             return Ok(Some(Failure::tree(when, found)));
         }
         let lost = match (
             &self.sides[oracle].last_view,
             &self.sides[subject].last_view,
         ) {
-            (Some(before), Some(before_subject)) if when != "swap" && self.runner.tmpfs => {
+            (Some(before), Some(before_subject)) if when != "swap" && self.numbers => {
                 View::lost_ino((before, &oracle_view), (before_subject, &subject_view))
             }
             _ => None,

@@ -79,6 +79,10 @@ impl Shrinker<'_> {
             umask: 0o022,
             ..self.best.clone()
         })?;
+        self.offer(Case {
+            split: false,
+            ..self.best.clone()
+        })?;
         self.as_root()
     }
 

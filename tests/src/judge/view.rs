@@ -15,7 +15,8 @@ use super::text::Bytes;
 #[derive(Debug, Clone, PartialEq)]
 struct Seen {
     facts: Vec<(&'static str, String)>,
-    ino: u64,
+    /// Device and inode number.
+    id: (u64, u64),
     listed_right: bool,
 }
 
@@ -48,10 +49,10 @@ impl View {
     fn add_dir(&mut self, root: &Path, dir: &OwnedFd, path: Bytes, beat: &dyn Fn()) {
         let listed = read_all(dir);
         let mut facts = Vec::new();
-        let mut ino = 0;
+        let mut id = (0, 0);
         match rustix::fs::fstat(dir) {
             Ok(stat) => {
-                ino = stat.st_ino;
+                id = (stat.st_dev, stat.st_ino);
                 facts.extend(stat_facts(&stat));
             }
             Err(errno) => facts.push(("stat", errno.to_string())),
@@ -66,12 +67,12 @@ impl View {
         };
         let listed_right = entries
             .iter()
-            .all(|entry| entry.name.0 != b"." || entry.ino == ino);
+            .all(|entry| entry.name.0 != b"." || entry.ino == id.1);
         self.0.insert(
             path.clone(),
             Seen {
                 facts,
-                ino,
+                id,
                 listed_right,
             },
         );
@@ -111,7 +112,7 @@ impl View {
                     path,
                     Seen {
                         facts,
-                        ino: 0,
+                        id: (0, 0),
                         listed_right: true,
                     },
                 );
@@ -134,7 +135,7 @@ impl View {
                         path,
                         Seen {
                             facts,
-                            ino: stat.st_ino,
+                            id: (stat.st_dev, stat.st_ino),
                             listed_right: true,
                         },
                     );
@@ -161,7 +162,7 @@ impl View {
             path,
             Seen {
                 facts,
-                ino: stat.st_ino,
+                id: (stat.st_dev, stat.st_ino),
                 listed_right,
             },
         );
@@ -169,7 +170,7 @@ impl View {
 
     /// Names of one file each say which name is the first of them.
     fn group_links(&mut self) {
-        let mut first: BTreeMap<u64, Bytes> = BTreeMap::new();
+        let mut first: BTreeMap<(u64, u64), Bytes> = BTreeMap::new();
         for (path, seen) in &mut self.0 {
             if seen
                 .facts
@@ -178,13 +179,19 @@ impl View {
             {
                 continue;
             }
-            let leader = first.entry(seen.ino).or_insert_with(|| path.clone());
+            let leader = first.entry(seen.id).or_insert_with(|| path.clone());
             seen.facts.push(("same_file_as", leader.to_string()));
         }
     }
 
     /// Compares with the oracle's tree.
-    pub(crate) fn difference(oracle: &View, subject: &View) -> Option<TreeDifference> {
+    ///
+    /// `numbers` says whether the kernel's listed inode numbers mean something here.
+    pub(crate) fn difference(
+        oracle: &View,
+        subject: &View,
+        numbers: bool,
+    ) -> Option<TreeDifference> {
         let differ = |key: &str, text: String| {
             Some(TreeDifference {
                 key: key.to_owned(),
@@ -210,8 +217,8 @@ impl View {
             if seen.facts.len() != other.facts.len() {
                 return differ("facts", format!("/{path}: {seen:?} / {other:?}"));
             }
-            if seen.listed_right && !other.listed_right {
-                let text = format!("/{path}: d_ino is not st_ino {} on the subject", other.ino);
+            if numbers && seen.listed_right && !other.listed_right {
+                let text = format!("/{path}: d_ino is not st_ino {} on the subject", other.id.1);
                 return differ("d_ino", text);
             }
         }
@@ -231,13 +238,13 @@ impl View {
         subject: (&View, &View),
     ) -> Option<TreeDifference> {
         let kept = |(before, after): (&View, &View), path| {
-            Some(before.0.get(path)?.ino == after.0.get(path)?.ino)
+            Some(before.0.get(path)?.id.1 == after.0.get(path)?.id.1)
         };
         let lost =
             oracle.0.0.keys().find(|path| {
                 kept(oracle, path) == Some(true) && kept(subject, path) == Some(false)
             })?;
-        let numbers = (subject.0.0.get(lost)?.ino, subject.1.0.get(lost)?.ino);
+        let numbers = (subject.0.0.get(lost)?.id.1, subject.1.0.get(lost)?.id.1);
         let text = format!("/{lost}: st_ino went from {} to {}", numbers.0, numbers.1);
         Some(TreeDifference {
             key: "ino not kept".to_owned(),

@@ -61,10 +61,10 @@ pub fn dir_marks(at: At<'_>, ns: XattrNamespace) -> Result<DirMarks> {
         return Ok(marks);
     }
     for name in OPAQUE_MARKS {
-        if marks.opaque == Opaque::No {
-            if let Some(v) = value(at, &names, name)? {
-                marks.opaque = opaque::parse(&v);
-            }
+        if marks.opaque == Opaque::No
+            && let Some(v) = value(at, &names, name)?
+        {
+            marks.opaque = opaque::parse(&v);
         }
     }
     if marks.opaque != Opaque::Opaque {

@@ -230,10 +230,10 @@ impl Staged<'_> {
 
 impl Drop for Staged<'_> {
     fn drop(&mut self) {
-        if let Some(name) = &self.name {
-            if let Err(e) = clean::remove_tree(self.work.fd.as_fd(), name) {
-                tracing::warn!("removing a staged object: {e}");
-            }
+        if let Some(name) = &self.name
+            && let Err(e) = clean::remove_tree(self.work.fd.as_fd(), name)
+        {
+            tracing::warn!("removing a staged object: {e}");
         }
     }
 }

@@ -80,10 +80,10 @@ impl Union {
     /// What the view shows of an inode whose topmost object has the attributes `found`.
     pub(crate) fn show(&self, inode: &Arc<Inode>, found: &Stat) -> Result<Attr> {
         let mut blocks = found.blocks;
-        if inode.is_metacopy() {
-            if let Some(data) = inode.data() {
-                blocks = self.stat_obj(data)?.blocks;
-            }
+        if inode.is_metacopy()
+            && let Some(data) = inode.data()
+        {
+            blocks = self.stat_obj(data)?.blocks;
         }
         Ok(Attr {
             ino: inode.st_ino(),

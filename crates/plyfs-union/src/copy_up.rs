@@ -76,10 +76,12 @@ impl Union {
         let upper = self.writable()?;
         let staged = self.stage_copy(upper, inode, &found, need)?;
         self.finish_copy(&staged, &top, &found)?;
-        if inode.kind == Kind::File && !self.options.volatile && found.size > 0 {
-            if let Some(file) = staged.file() {
-                io::fsync(file, false)?;
-            }
+        if inode.kind == Kind::File
+            && !self.options.volatile
+            && found.size > 0
+            && let Some(file) = staged.file()
+        {
+            io::fsync(file, false)?;
         }
         self.publish_copy(inode, staged, &found)?;
         self.invalidate(inode.id);

@@ -68,11 +68,11 @@ impl Union {
         make: Make<'_>,
     ) -> Result<Entry> {
         let name = Name::new(name)?;
-        if let Make::Node(mode, (0, 0)) = make {
-            if Kind::from_mode(mode) == Kind::Char {
-                // A whiteout is not for users to make (`ovl_mknod()`).
-                return Err(Error::NotPermitted);
-            }
+        if let Make::Node(mode, (0, 0)) = make
+            && Kind::from_mode(mode) == Kind::Char
+        {
+            // A whiteout is not for users to make (`ovl_mknod()`).
+            return Err(Error::NotPermitted);
         }
         let dir = self.inode(parent)?;
         self.copy_up_dir(&dir)?;

@@ -19,10 +19,10 @@ impl Union {
             return Err(Error::Invalid("only regular files have data"));
         }
         let data = inode.data().ok_or(Error::Stale)?;
-        if let Some(file) = self.files.get(inode.id) {
-            if file.serves(data.layer(), false) {
-                return Ok(file);
-            }
+        if let Some(file) = self.files.get(inode.id)
+            && file.serves(data.layer(), false)
+        {
+            return Ok(file);
         }
         if data.layer() != LayerIdx::UPPER {
             let fd = self.reach.open_file(data, Access::READ | Access::NOATIME)?;
@@ -43,10 +43,10 @@ impl Union {
         if inode.kind != Kind::File {
             return Err(Error::Invalid("only regular files have data"));
         }
-        if let Some(file) = self.files.get(inode.id) {
-            if file.serves(LayerIdx::UPPER, true) {
-                return Ok(file);
-            }
+        if let Some(file) = self.files.get(inode.id)
+            && file.serves(LayerIdx::UPPER, true)
+        {
+            return Ok(file);
         }
         let obj = inode.upper().ok_or(Error::ReadOnly)?;
         let fd = self.reach.open_file(obj, Access::READ | Access::WRITE)?;

@@ -210,10 +210,10 @@ impl Union {
 
     fn upper_list(&self, dir: &Arc<Inode>, obj: &Obj, old_will_do: bool) -> Result<Arc<UpperList>> {
         let version = dir.names_version();
-        if let Some(list) = self.upper_cache.get(dir.id) {
-            if old_will_do || list.version == version {
-                return Ok(list);
-            }
+        if let Some(list) = self.upper_cache.get(dir.id)
+            && (old_will_do || list.version == version)
+        {
+            return Ok(list);
         }
         let list = Arc::new(UpperList {
             version,

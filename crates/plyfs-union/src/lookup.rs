@@ -453,12 +453,12 @@ impl Union {
             let id = merged.lowers.first().map_or(upper.id(), |o| o.id());
             return Ok(self.stack.st_ino(id));
         }
-        if let Some(origin) = &merged.marks.origin {
-            if let Some(lower) = self.stack.resolve_origin(origin)? {
-                if lower.nlink == 1 && lower.kind() == merged.kind() {
-                    return Ok(self.stack.st_ino(lower.id()));
-                }
-            }
+        if let Some(origin) = &merged.marks.origin
+            && let Some(lower) = self.stack.resolve_origin(origin)?
+            && lower.nlink == 1
+            && lower.kind() == merged.kind()
+        {
+            return Ok(self.stack.st_ino(lower.id()));
         }
         Ok(self.stack.st_ino(upper.id()))
     }

@@ -79,10 +79,10 @@ impl Union {
                     .ok_or(Error::NotFound)?,
             );
             new.entry = self.lookup(new_parent, new_name.as_bytes())?;
-            if let (Some(a), Some(b)) = (old.node(), new.node()) {
-                if Arc::ptr_eq(a, b) {
-                    return Ok(());
-                }
+            if let (Some(a), Some(b)) = (old.node(), new.node())
+                && Arc::ptr_eq(a, b)
+            {
+                return Ok(());
             }
             check_ends(&old, &new, flags)?;
             self.prepare(&old)?;
@@ -114,10 +114,11 @@ impl Union {
         let Some(node) = end.node() else {
             return Err(Error::NotFound);
         };
-        if node.kind == Kind::Dir && node.has_lower() {
-            if self.options.redirect_dir != RedirectDir::On {
-                return Err(Error::CrossDevice);
-            }
+        if node.kind == Kind::Dir
+            && node.has_lower()
+            && self.options.redirect_dir != RedirectDir::On
+        {
+            return Err(Error::CrossDevice);
         }
         self.copy_up(node, DataNeed::AttributesOnly)
     }

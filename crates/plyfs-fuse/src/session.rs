@@ -41,6 +41,7 @@ impl Default for SessionConfig {
 #[derive(Debug)]
 pub struct Session {
     inner: fuser::Session<Adapter>,
+    union: Arc<Union>,
 }
 
 impl Session {
@@ -58,14 +59,17 @@ impl Session {
         let acl = fuser::SessionACL::All;
         let inner = fuser::Session::from_fd(adapter, dev_fuse, acl, fuser_config)?;
         union.set_listener(Box::new(KernelListener::new(inner.notifier())));
-        Ok(Self { inner })
+        Ok(Self { inner, union })
     }
 
-    /// Serves requests until the file system is unmounted.
+    /// Serves requests until the file system is unmounted, then closes the view.
     ///
     /// # Errors
-    /// When reading requests fails for another reason than the unmount.
+    /// When reading requests fails for another reason than the unmount, or closing fails.
     pub fn run(self) -> io::Result<()> {
-        self.inner.run()
+        self.inner.run()?;
+        self.union
+            .close()
+            .map_err(|e| io::Error::from_raw_os_error(e.errno() as i32))
     }
 }

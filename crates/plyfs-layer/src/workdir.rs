@@ -253,3 +253,30 @@ impl Workdir {
         Ok(())
     }
 }
+
+/// Directories beneath `work` that say the upper was mounted `volatile`, as the kernel names them.
+const VOLATILE: [&[u8]; 2] = [b"incompat", b"volatile"];
+
+impl Workdir {
+    /// Leaves the mark that makes later mounts refuse the upper until it is known to be whole
+    /// (`ovl_create_volatile_dirty()`).
+    ///
+    /// # Errors
+    /// ENOSPC, EACCES and the like.
+    pub fn mark_volatile(&self) -> Result<()> {
+        let (outer, inner) = (Name::new(VOLATILE[0])?, Name::new(VOLATILE[1])?);
+        make::mkdir(self.fd.as_fd(), outer, 0o700)?;
+        let fd = open::open_dir(self.fd.as_fd(), outer)?;
+        make::mkdir(fd.as_fd(), inner, 0o700)
+    }
+
+    /// Makes the file system durable and takes the mark away: the upper was closed in order.
+    ///
+    /// # Errors
+    /// EIO, ENOSPC and the like; the mark stays then.
+    pub fn close_volatile(&self) -> Result<()> {
+        let list = open::open_dir_for_list(self.fd.as_fd())?;
+        plyfs_sys::io::syncfs(list.as_fd())?;
+        clean::remove_tree(self.fd.as_fd(), Name::new(VOLATILE[0])?)
+    }
+}

@@ -83,6 +83,15 @@ pub fn fsync(fd: BorrowedFd<'_>, data_only: bool) -> Result<()> {
     check("fsync", b"", rc)
 }
 
+/// Makes everything in the file system of `fd` (open for reading) durable.
+///
+/// # Errors
+/// EIO, ENOSPC and the like.
+pub fn syncfs(fd: BorrowedFd<'_>) -> Result<()> {
+    // SAFETY: no memory is touched.
+    check("syncfs", b"", unsafe { libc::syncfs(fd.as_raw_fd()) })
+}
+
 /// `fallocate(2)` with its modes.
 ///
 /// # Errors

@@ -442,19 +442,6 @@ pub fn ancestry(dir: BorrowedFd<'_>) -> Result<Vec<LayerIno>> {
     }
 }
 
-/// A private copy of the mount that holds `dir`, with `dir` as its root and nothing mounted
-/// beneath it: what kernel overlayfs takes as a layer (`clone_private_mount()`). None where the
-/// process may not make one or the kernel has no `open_tree(2)`.
-#[must_use]
-pub fn private_tree(dir: BorrowedFd<'_>) -> Option<OwnedFd> {
-    let flags = libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC | libc::AT_EMPTY_PATH as u32;
-    // SAFETY: the path is an empty C string; the call touches no other memory.
-    let fd = unsafe { libc::syscall(libc::SYS_open_tree, dir.as_raw_fd(), c"".as_ptr(), flags) };
-    let fd = RawFd::try_from(fd).ok().filter(|fd| *fd >= 0)?;
-    // SAFETY: open_tree returned a new descriptor that nobody else owns.
-    Some(unsafe { OwnedFd::from_raw_fd(fd) })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

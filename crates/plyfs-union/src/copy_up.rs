@@ -2,7 +2,7 @@
 //!
 //! Staged in the workdir with everything final, then published by one step: nobody sees half an
 //! object (C1), and a crash leaves nothing but litter in the workdir. Parents come first.
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -74,7 +74,12 @@ impl Union {
         let top = Arc::clone(inode.lowers.first().ok_or(Error::Stale)?);
         let found = self.stat_obj(&top)?;
         let upper = self.writable()?;
+        let metacopy = self.wants_metacopy(upper, inode, &found, need);
+        let need = if metacopy { DataNeed::UpTo(0) } else { need };
         let staged = self.stage_copy(upper, inode, &found, need)?;
+        if metacopy {
+            self.mark_metacopy(&staged, found.size)?;
+        }
         self.finish_copy(&staged, &top, &found)?;
         if inode.kind == Kind::File
             && !self.options.volatile
@@ -83,9 +88,37 @@ impl Union {
         {
             io::fsync(file, false)?;
         }
-        self.publish_copy(inode, staged, &found)?;
+        self.publish_copy(inode, staged, &found, metacopy)?;
         self.invalidate(inode.id);
         Ok(())
+    }
+
+    /// Whether attributes alone will do (`ovl_need_meta_copy_up()`). A file whose name has gone
+    /// has no mark to be found by, so it takes its data along.
+    fn wants_metacopy(
+        &self,
+        upper: &UpperLayer,
+        inode: &Inode,
+        found: &Stat,
+        need: DataNeed,
+    ) -> bool {
+        self.options.metacopy
+            && need == DataNeed::AttributesOnly
+            && inode.kind == Kind::File
+            && found.size > 0
+            && upper.upper.caps.xattr.is_some()
+            && inode.link.lock().is_some()
+    }
+
+    /// Makes a staged file a metacopy: all hole, of the right size, with the mark.
+    fn mark_metacopy(&self, staged: &Staged<'_>, size: u64) -> Result<()> {
+        let file = staged.file().ok_or(Error::Stale)?;
+        sys_attr::truncate(file, size)?;
+        Ok(set_mark(
+            staged.at(),
+            self.stack.ns.metacopy(),
+            plyfs_format::metacopy::encode(),
+        )?)
     }
 
     /// Stages an object of the same kind with the same contents.
@@ -175,9 +208,20 @@ impl Union {
 
     /// Publishes a staged copy where the inode is now; an inode that was unlinked meanwhile
     /// lives on without a name.
-    fn publish_copy(&self, inode: &Arc<Inode>, staged: Staged<'_>, found: &Stat) -> Result<()> {
+    fn publish_copy(
+        &self,
+        inode: &Arc<Inode>,
+        staged: Staged<'_>,
+        found: &Stat,
+        metacopy: bool,
+    ) -> Result<()> {
         loop {
             let Some((parent, name)) = place_of(inode) else {
+                if metacopy {
+                    // Unlinked just now: without a name the data would not be found again.
+                    let dst = staged.file().ok_or(Error::Stale)?;
+                    self.fill_metacopy(inode, dst, found.size)?;
+                }
                 return self.keep_nameless(inode, staged);
             };
             let _names = parent.dir_state()?.names.write();
@@ -197,6 +241,7 @@ impl Union {
                 None => stat::stat(At::entry(dir.as_fd(), &name))?.id(),
             };
             let obj = Obj::found(LayerIdx::UPPER, id, &dir_obj, (*name).to_owned());
+            inode.metacopy.store(metacopy, Ordering::Release);
             self.rise(inode, obj, file, found);
             self.table.rekey(inode, Some(Key::Obj(LayerIdx::UPPER, id)));
             parent.touch_names();
@@ -224,7 +269,10 @@ impl Union {
         }
         inode.rise(obj);
         match file {
-            Some(fd) => self.files.put(inode.id, fd, LayerIdx::UPPER, true),
+            Some(fd) if !inode.is_metacopy() => {
+                self.files.put(inode.id, fd, LayerIdx::UPPER, true);
+            }
+            Some(_) => {}
             None => self.files.remove(inode.id),
         }
     }
@@ -259,21 +307,31 @@ impl Union {
         }
         let obj = inode.upper().ok_or(Error::Stale)?;
         let before = self.stat_obj(obj)?;
-        let data = inode.data().ok_or(Error::Stale)?;
-        let src = self.reach.open_file(data, Access::READ | Access::NOATIME)?;
         let dst = self.reach.open_file(obj, Access::READ | Access::WRITE)?;
-        let limit = need.limit(before.size);
-        copy::copy_data(src.as_fd(), dst.as_fd(), limit)?;
-        sys_attr::truncate(dst.as_fd(), limit)?;
-        if !self.options.volatile {
-            io::fsync(dst.as_fd(), false)?;
-        }
+        self.fill_metacopy(inode, dst.as_fd(), need.limit(before.size))?;
         let times = (SetTime::To(before.atime), SetTime::To(before.mtime));
         sys_attr::utimens(At::object(&dst), times.0, times.1)?;
-        xattr::remove(At::object(&dst), self.stack.ns.metacopy().as_bytes())?;
         inode.metacopy.store(false, Ordering::Release);
         self.files.put(inode.id, dst, LayerIdx::UPPER, true);
         Ok(())
+    }
+}
+
+impl Union {
+    /// Copies the data a metacopy lacks and takes the mark off. The mark goes last: a crash
+    /// before it leaves a metacopy, whose data is still found in the lower.
+    fn fill_metacopy(&self, inode: &Inode, dst: BorrowedFd<'_>, limit: u64) -> Result<()> {
+        let data = inode.data().ok_or(Error::Stale)?;
+        let src = self.reach.open_file(data, Access::READ | Access::NOATIME)?;
+        copy::copy_data(src.as_fd(), dst, limit)?;
+        sys_attr::truncate(dst, limit)?;
+        if !self.options.volatile {
+            io::fsync(dst, false)?;
+        }
+        Ok(xattr::remove(
+            At::object(&dst),
+            self.stack.ns.metacopy().as_bytes(),
+        )?)
     }
 }
 

@@ -268,7 +268,8 @@ impl Union {
         }
         let dir = self.inode(parent)?;
         self.copy_up_dir(&dir)?;
-        self.copy_up(&inode, DataNeed::AttributesOnly)?;
+        // A metacopy finds its data by where it is; with two names it takes the data along.
+        self.copy_up(&inode, DataNeed::All)?;
         let obj = Arc::clone(inode.upper().ok_or(Error::ReadOnly)?);
         let _names = dir.dir_state()?.names.write();
         let (dir_obj, vacancy) = self.vacancy(&dir, name)?;

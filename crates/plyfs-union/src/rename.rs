@@ -217,6 +217,9 @@ impl Union {
     /// A directory that comes to a place where lowers have something must not merge with it; one
     /// with a lower part of its own needs to say where that is.
     fn seal(&self, moved: &Arc<Inode>, from: &End<'_>, to: &End<'_>) -> Result<()> {
+        if moved.is_metacopy() {
+            return self.set_redirect(moved, from, to);
+        }
         if moved.kind != Kind::Dir {
             return Ok(());
         }

@@ -60,6 +60,12 @@ impl Stack {
             Some(roots) => {
                 let opened = Upper::open(roots.work.as_fd(), wanted)
                     .map_err(layer_error(roots.work.path()))?;
+                if config.options.volatile {
+                    opened
+                        .work
+                        .mark_volatile()
+                        .map_err(layer_error(roots.work.path()))?;
+                }
                 let ns = opened.caps.xattr.or(wanted).unwrap_or(XattrNamespace::User);
                 let root = root_obj(LayerIdx::UPPER, roots.upper, &mut fs)?;
                 (

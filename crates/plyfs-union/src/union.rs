@@ -118,6 +118,18 @@ impl Union {
         }
     }
 
+    /// Ends the view in order: what a `volatile` mount held back becomes durable, and its mark
+    /// goes. To be called when no operation is in progress any more.
+    ///
+    /// # Errors
+    /// EIO, ENOSPC and the like; the upper then stays marked as not closed.
+    pub fn close(&self) -> Result<()> {
+        match &self.stack.upper {
+            Some(upper) if self.options.volatile => Ok(upper.upper.work.close_volatile()?),
+            _ => Ok(()),
+        }
+    }
+
     /// How many inodes are known.
     #[must_use]
     pub fn known_inodes(&self) -> usize {

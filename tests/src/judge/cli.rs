@@ -54,6 +54,9 @@ pub struct Arguments {
     /// Keep the layers in this directory instead of on a fresh tmpfs per case.
     #[arg(long)]
     backing: Option<PathBuf>,
+    /// Facts that do not count, such as `nlink,d_ino`: to look past a known difference.
+    #[arg(long, value_delimiter = ',')]
+    ignore: Vec<String>,
     /// Stop after this many different failures.
     #[arg(long, default_value_t = 10)]
     max_failures: usize,
@@ -110,6 +113,7 @@ pub fn run(arguments: &Arguments) -> Result<bool> {
         tmpfs: arguments.backing.is_none(),
         subject: subject(&arguments.subject)?,
         subject_options: arguments.subject_options.clone(),
+        ignored: arguments.ignore.clone(),
         watch,
         coverage: Default::default(),
     };
@@ -172,7 +176,7 @@ fn random(arguments: &Arguments, runner: &Runner, start: Instant) -> Result<Tall
             let mut generator = Generator::new(rng.clone(), &case, false);
             case.pre = layer_steps(&mut generator, 8);
         }
-        let generator = Generator::new(rng, &case, true);
+        let generator = Generator::new(rng, &case, true).on_disk(!runner.tmpfs);
         let source = Source::Generate(generator, arguments.ops);
         let verdict = runner
             .run(&mut case, source)
@@ -308,6 +312,7 @@ fn child_words(arguments: &Arguments, job: u64, share: u64) -> Vec<String> {
         format!("--layered={}", arguments.layered),
         format!("--max-failures={}", arguments.max_failures),
         format!("--shrink-seconds={}", arguments.shrink_seconds),
+        format!("--ignore={}", arguments.ignore.join(",")),
         format!("--hang-seconds={}", arguments.hang_seconds),
     ];
     words.extend(

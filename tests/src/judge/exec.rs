@@ -13,7 +13,7 @@ use super::exec_data as data;
 use super::ops::{How, Node, Op, Stamp};
 use super::outcome::{Outcome, digest};
 use super::side::{Handle, Place, Side};
-use super::stream::{Stream, read_all, show};
+use super::stream::{Stream, drop_ghosts, read_all, show};
 use super::text::Bytes;
 use super::view::{list, read_to_end, value};
 
@@ -39,6 +39,7 @@ pub(crate) const OPEN_FLAGS: &[(&str, OFlags)] = &[
 
 /// Runs a step (not the tree-wide ones) as whoever the thread acts as.
 pub(crate) fn run(side: &mut Side, op: &Op) -> Outcome {
+    let ghosts = !side.is_kernel;
     match op {
         Op::Open {
             h,
@@ -71,7 +72,7 @@ pub(crate) fn run(side: &mut Side, op: &Op) -> Outcome {
         Op::Cat { path } => cat(side, path),
         Op::DirRead { h, .. } | Op::DirSeek { h, .. } | Op::DirRewind { h } | Op::DirEnd { h } => {
             side.handle(*h)
-                .map_or_else(Outcome::skipped, |handle| stream(handle, op))
+                .map_or_else(Outcome::skipped, |handle| stream(handle, op, ghosts))
         }
         Op::Umask { mask } => {
             rustix::process::umask(Mode::from_raw_mode(*mask));
@@ -106,7 +107,8 @@ fn open(side: &mut Side, slot: u8, path: &Bytes, flags: &str, mode: u32) -> Outc
         Ok(stat) => stat,
         Err(errno) => return Outcome::error(errno).fact("call", "fstat after open"),
     };
-    let outcome = Outcome::done().stat(&stat);
+    // Whether opening for writing already cuts a file off from its other names is left open.
+    let outcome = Outcome::done().stat(&stat).without("nlink");
     if let Some(place) = side.handles.get_mut(usize::from(slot)) {
         *place = Some(Handle {
             fd,
@@ -426,10 +428,13 @@ fn readdir(side: &Side, path: &Bytes) -> Outcome {
         Ok(fd) => fd,
         Err(errno) => return Outcome::error(errno).fact("call", "open"),
     };
-    let entries = match read_all(&fd) {
+    let mut entries = match read_all(&fd) {
         Ok(entries) => entries,
         Err(errno) => return Outcome::error(errno).fact("call", "getdents"),
     };
+    if side.is_kernel {
+        drop_ghosts(&fd, &mut entries);
+    }
     let right = entries
         .iter()
         .filter(|entry| entry.name.0 != b"..")
@@ -462,14 +467,16 @@ fn cat(side: &Side, path: &Bytes) -> Outcome {
     }
 }
 
-fn stream(handle: &mut Handle, op: &Op) -> Outcome {
+fn stream(handle: &mut Handle, op: &Op, ghosts: bool) -> Outcome {
     let Handle { fd, stream, .. } = handle;
     match op {
-        Op::DirRead { n, buf, .. } => stream.read(fd, usize::from(*n), *buf as usize).into(),
+        Op::DirRead { n, buf, .. } => stream
+            .read(fd, usize::from(*n), *buf as usize, ghosts)
+            .into(),
         // Which entries came so far is not comparable, so neither is where a seek lands.
         Op::DirSeek { n, .. } => stream.seek(fd, usize::from(*n)).into(),
         Op::DirRewind { .. } => stream.rewind(fd, true).into(),
-        Op::DirEnd { .. } => match stream.read(fd, usize::MAX, 4096) {
+        Op::DirEnd { .. } => match stream.read(fd, usize::MAX, 4096, ghosts) {
             Ok(()) => stream.listing(),
             Err(errno) => Outcome::error(errno),
         },

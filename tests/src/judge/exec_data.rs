@@ -2,7 +2,7 @@
 
 use std::os::fd::AsFd;
 
-use rustix::fs::{FlockOperation, IFlags};
+use rustix::fs::{FileType, FlockOperation, IFlags};
 use rustix::io::Errno;
 use vm_memory::mmap::MmapRegion;
 use vm_memory::{Bytes as _, FileOffset, VolatileMemory, VolatileSlice};
@@ -63,6 +63,11 @@ fn on_file(fd: impl AsFd, op: &Op) -> Outcome {
         Op::Fsync { .. } => rustix::fs::fsync(fd).into(),
         Op::Fallocate { mode, off, len, .. } => {
             rustix::fs::fallocate(fd, fallocate_flags(*mode), *off, *len).into()
+        }
+        // Holes of a directory: FUSE answers that in the kernel.
+        Op::Lseek { whence, .. } if is_dir(&fd) && whence != "set" => Outcome::skipped(),
+        Op::Lseek { whence, off, .. } if matches!(whence.as_str(), "data" | "hole") => {
+            seek_sparse(fd, whence, *off)
         }
         Op::Lseek { whence, off, .. } => match rustix::fs::seek(fd, seek_from(whence, *off)) {
             Ok(place) => Outcome::done().fact("place", place),
@@ -133,6 +138,48 @@ fn copy_range(side: &Side, op: &Op) -> Outcome {
         }
     }
     Outcome::done().fact("count", total)
+}
+
+/// Where holes are is the backing file system's affair, and copying may make or fill them. What
+/// must hold: nothing but zeros is skipped as a hole, and a hole begins with a zero.
+fn seek_sparse(fd: impl AsFd, whence: &str, off: i64) -> Outcome {
+    let size = file_size(&fd).unwrap_or(0);
+    let place = rustix::fs::seek(&fd, seek_from(whence, off));
+    let start = usize::try_from(off).unwrap_or(usize::MAX);
+    if start >= size {
+        return place.map(drop).into();
+    }
+    let end = match (whence, place) {
+        ("data", Ok(place)) => usize::try_from(place).unwrap_or(size),
+        ("data", Err(Errno::NXIO)) => size,
+        ("hole", Ok(place)) if place as usize >= size => return back(fd, off, true),
+        ("hole", Ok(place)) => {
+            let mut byte = [1];
+            let zero = rustix::io::pread(&fd, &mut byte, place).is_err() || byte == [0];
+            return back(fd, off, zero);
+        }
+        (_, Err(errno)) => return Outcome::error(errno),
+        _ => return Outcome::skipped(),
+    };
+    let mut skipped = vec![0; end.saturating_sub(start).min(LIMIT)];
+    let zero = match rustix::io::pread(&fd, &mut skipped, start as u64) {
+        Ok(count) => skipped[..count].iter().all(|byte| *byte == 0),
+        Err(_) => true,
+    };
+    back(fd, off, zero)
+}
+
+/// Puts the file position where both sides have it.
+fn back(fd: impl AsFd, off: i64, zero: bool) -> Outcome {
+    match rustix::fs::seek(fd, seek_from("set", off)) {
+        Ok(_) => Outcome::done().fact("only zeros skipped", zero),
+        Err(errno) => Outcome::error(errno),
+    }
+}
+
+fn is_dir(fd: impl AsFd) -> bool {
+    rustix::fs::fstat(fd)
+        .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory)
 }
 
 fn file_size(fd: impl AsFd) -> rustix::io::Result<usize> {
@@ -221,10 +268,20 @@ fn use_map(side: &Side, op: &Op) -> Outcome {
         (Op::MapPut { seed, .. }, Some(window)) => {
             let data = pattern(*seed, *off, window.len());
             match window.write_slice(&data, 0) {
-                Ok(()) => Outcome::done().fact("count", data.len()),
+                Ok(()) => put(map, *off, data.len()),
                 Err(error) => Outcome::done().fact("count", error),
             }
         }
         (_, window) => read_window(window),
+    }
+}
+
+/// What a read sees of bytes that were just stored through a mapping. Until they are synced POSIX
+/// leaves open whether the file's time has moved, so they are synced at once.
+fn put(map: &Map, off: u64, len: usize) -> Outcome {
+    let seen = got(len as u32, |buf| rustix::io::pread(&map.fd, buf, off));
+    match rustix::fs::fsync(&map.fd) {
+        Ok(()) => seen,
+        Err(errno) => Outcome::error(errno).fact("call", "fsync"),
     }
 }

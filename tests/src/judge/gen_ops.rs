@@ -15,6 +15,13 @@ const OVERLAY_NAMES: &[&str] = &[
     "user.overlay.judge",
 ];
 
+/// fallocate modes: 0, KEEP_SIZE, PUNCH_HOLE|KEEP_SIZE, and two that are always wrong.
+const FALLOCATE: &[u32] = &[0, 0, 1, 3, 3, 2, 64];
+
+/// On disk file systems also COLLAPSE, ZERO, ZERO|KEEP_SIZE and INSERT. Where they are not supported
+/// the kernel drops a file's capabilities before it refuses, which nobody is asked to do.
+const DISK_FALLOCATE: &[u32] = &[0, 1, 3, 8, 16, 17, 32];
+
 /// What the generator believes an open handle to be.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Slot {
@@ -35,6 +42,8 @@ pub(crate) struct Generator {
     maps: [bool; MAPS],
     /// Whether steps that need two mounts are wanted (not while a layer is being made).
     remounts: bool,
+    /// Whether the layers are on a disk file system, not on tmpfs.
+    disk: bool,
 }
 
 impl Generator {
@@ -47,6 +56,7 @@ impl Generator {
             slots: [Slot::Empty; HANDLES],
             maps: [false; MAPS],
             remounts,
+            disk: false,
         };
         for entry in case.layers.iter().flatten().chain(&case.upper) {
             generator.learn_path(&entry.path, entry.kind == Kind::Dir);
@@ -55,6 +65,12 @@ impl Generator {
             }
         }
         generator
+    }
+
+    /// Also tries what only disk file systems can do.
+    pub(crate) fn on_disk(mut self, disk: bool) -> Self {
+        self.disk = disk;
+        self
     }
 
     fn learn_path(&mut self, path: &Bytes, dir: bool) {
@@ -336,8 +352,9 @@ impl Generator {
                 data: self.rng.chance(50),
             },
             59..=65 => {
-                // 0, KEEP_SIZE, PUNCH_HOLE|KEEP, COLLAPSE, ZERO, ZERO|KEEP, INSERT, and two wrong ones.
-                let mode = *self.rng.pick(&[0, 0, 1, 3, 3, 8, 16, 17, 32, 2, 64]);
+                let mode = *self
+                    .rng
+                    .pick(if self.disk { DISK_FALLOCATE } else { FALLOCATE });
                 Op::Fallocate {
                     h,
                     mode,
@@ -356,7 +373,8 @@ impl Generator {
             }
             73..=78 => {
                 let to = self.slot(Slot::File).unwrap_or(h);
-                let off_out = self.offset();
+                // Overlapping ranges are refused, sooner or later than immutable files.
+                let off_out = self.offset() + if to == h { off + u64::from(len) } else { 0 };
                 Op::CopyRange {
                     from: h,
                     to,
@@ -525,7 +543,8 @@ impl Generator {
             },
             22..=39 => {
                 let uid = self.rng.chance(70).then(|| owner(&mut self.rng));
-                let gid = self.rng.chance(70).then(|| owner(&mut self.rng));
+                // Neither of them would be a question of permission that FUSE does not pass on.
+                let gid = (uid.is_none() || self.rng.chance(60)).then(|| owner(&mut self.rng));
                 Op::Chown {
                     path,
                     uid,

@@ -308,7 +308,60 @@ pub(crate) fn stack(rng: &mut Rng) -> Case {
     if rng.chance(20) {
         case.upper = layer(rng, true);
     }
+    drop_bare_whiteouts(&mut case);
     case
+}
+
+/// Removes whiteouts from directories that merge with nothing below: no union writes them there,
+/// and the kernel lists them and refuses rmdir because of them.
+fn drop_bare_whiteouts(case: &mut Case) {
+    let mut stack: Vec<Vec<Entry>> = vec![std::mem::take(&mut case.upper)];
+    stack.append(&mut case.layers);
+    for at in 0..stack.len() {
+        let (above, below) = stack.split_at_mut(at + 1);
+        let layer = &mut above[at];
+        let bare: Vec<Bytes> = layer
+            .iter()
+            .filter(|entry| entry.kind == Kind::Whiteout)
+            .filter(|entry| !merges(layer, below, &entry.path.parent()))
+            .map(|entry| entry.path.clone())
+            .collect();
+        layer.retain(|entry| !bare.contains(&entry.path));
+    }
+    case.upper = stack.remove(0);
+    case.layers = stack;
+}
+
+/// Whether the directory `dir` of `layer` has a directory to merge with below.
+fn merges(layer: &[Entry], below: &[Vec<Entry>], dir: &Bytes) -> bool {
+    if dir.0.is_empty() {
+        return !below.is_empty();
+    }
+    let line: Vec<Bytes> = std::iter::successors(Some(dir.clone()), |path| Some(path.parent()))
+        .take_while(|path| !path.0.is_empty())
+        .collect();
+    let on_line = |layer: &[Entry], test: &dyn Fn(&Entry) -> bool| {
+        layer
+            .iter()
+            .any(|entry| line.contains(&entry.path) && test(entry))
+    };
+    let opaque = |entry: &Entry| {
+        entry
+            .xattrs
+            .iter()
+            .any(|(name, _)| name.0 == b"trusted.overlay.opaque")
+    };
+    let mut above = layer;
+    for lower in below {
+        if on_line(above, &opaque) || on_line(lower, &|entry| entry.kind != Kind::Dir) {
+            return false;
+        }
+        if lower.iter().any(|entry| entry.path == *dir) {
+            return true;
+        }
+        above = lower;
+    }
+    false
 }
 
 fn layer(rng: &mut Rng, covers: bool) -> Vec<Entry> {

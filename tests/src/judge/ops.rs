@@ -312,4 +312,29 @@ impl Op {
             _ => Vec::new(),
         }
     }
+
+    /// The handle this operation acts on, given as a slot or as the path `@N`.
+    pub(crate) fn handle(&self) -> Option<u8> {
+        match self {
+            Op::Read { h, .. }
+            | Op::Write { h, .. }
+            | Op::Pread { h, .. }
+            | Op::Pwrite { h, .. }
+            | Op::Fallocate { h, .. }
+            | Op::Setflags { h, .. }
+            | Op::CopyRange { to: h, .. } => Some(*h),
+            Op::Chmod { path, .. }
+            | Op::Chown { path, .. }
+            | Op::Utimens { path, .. }
+            | Op::Setxattr { path, .. }
+            | Op::Removexattr { path, .. }
+            | Op::Truncate { path, .. }
+            | Op::Stat { path, .. }
+            | Op::Link { from: path, .. } => match path.0.as_slice() {
+                [b'@', digit] => Some(digit.wrapping_sub(b'0')),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
 }

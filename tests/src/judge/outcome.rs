@@ -9,6 +9,22 @@ use rustix::io::Errno;
 
 use super::text::Bytes;
 
+/// What counts as a difference.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Rules {
+    /// Whether the kernel's inode numbers mean something here.
+    pub(crate) numbers: bool,
+    /// Names of facts that do not count.
+    pub(crate) ignored: Vec<String>,
+}
+
+impl Rules {
+    /// Whether a fact of this name counts.
+    pub(crate) fn counts(&self, name: &str) -> bool {
+        !self.ignored.iter().any(|ignored| ignored == name)
+    }
+}
+
 /// The comparable result of a step.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Outcome {
@@ -53,6 +69,12 @@ impl Outcome {
             .fold(self, |outcome, (name, value)| outcome.fact(name, value))
     }
 
+    /// Leaves a fact out.
+    pub(crate) fn without(mut self, name: &str) -> Self {
+        self.facts.retain(|(fact, _)| *fact != name);
+        self
+    }
+
     /// `ok`, the name of the error, or `skipped`.
     pub(crate) fn ending(&self) -> &str {
         match self.facts.first() {
@@ -67,11 +89,9 @@ impl Outcome {
     }
 
     /// The first fact in which the subject is worse than the oracle.
-    ///
-    /// `numbers` says whether the kernel's inode numbers mean something here.
-    pub(crate) fn differs(oracle: &Self, subject: &Self, numbers: bool) -> Option<String> {
+    pub(crate) fn differs(oracle: &Self, subject: &Self, rules: &Rules) -> Option<String> {
         for (mine, theirs) in oracle.facts.iter().zip(&subject.facts) {
-            if mine != theirs {
+            if mine != theirs && rules.counts(mine.0) {
                 return Some(match mine.0 {
                     "result" => format!("result {} / {}", mine.1, theirs.1),
                     name => name.to_owned(),
@@ -81,14 +101,14 @@ impl Outcome {
         if oracle.facts.len() != subject.facts.len() {
             return Some("facts".to_owned());
         }
-        if !numbers {
+        if !rules.numbers {
             return None;
         }
         let lost = oracle
             .kept
             .iter()
             .zip(&subject.kept)
-            .find(|(mine, theirs)| mine.1 && !theirs.1);
+            .find(|(mine, theirs)| mine.1 && !theirs.1 && rules.counts(mine.0));
         lost.map(|(mine, _)| mine.0.to_owned())
     }
 

@@ -47,6 +47,9 @@ pub(crate) struct Side {
     /// The tree at the last comparison.
     pub(crate) last_view: Option<View>,
     pub(crate) watch: Arc<Watch>,
+    /// Whether the kernel implements this side now. It lists whiteouts that lie in a directory of
+    /// one layer only, as names that cannot be looked up; nobody is asked to do the same.
+    pub(crate) is_kernel: bool,
 }
 
 /// What a path of a step means on a side.
@@ -71,6 +74,7 @@ impl Side {
             inos: HashMap::new(),
             last_view: None,
             watch: Arc::clone(watch),
+            is_kernel: false,
         }
     }
 

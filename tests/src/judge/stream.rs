@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::fs::{RawDir, SeekFrom};
-use rustix::io::Result;
+use rustix::fs::{AtFlags, RawDir, SeekFrom};
+use rustix::io::{Errno, Result};
 
 use super::outcome::{Outcome, type_letter};
 use super::text::Bytes;
@@ -34,13 +34,22 @@ impl Stream {
         self.touched.insert(Bytes::from(name));
     }
 
-    /// Reads until `count` more entries came or the end is reached.
-    pub(crate) fn read(&mut self, fd: &OwnedFd, count: usize, buf: usize) -> Result<()> {
+    /// Reads until `count` more entries came or the end is reached, without `ghosts` if asked.
+    pub(crate) fn read(
+        &mut self,
+        fd: &OwnedFd,
+        count: usize,
+        buf: usize,
+        ghosts: bool,
+    ) -> Result<()> {
         let goal = self.entries.len().saturating_add(count);
         let mut space = vec![MaybeUninit::uninit(); buf.clamp(300, 1 << 16)];
         while !self.ended && self.entries.len() < goal {
-            let got = batch(fd, &mut space)?;
+            let mut got = batch(fd, &mut space)?;
             self.ended = got.is_empty();
+            if !ghosts {
+                drop_ghosts(fd, &mut got);
+            }
             self.entries.extend(got);
         }
         Ok(())
@@ -103,6 +112,16 @@ fn batch(fd: impl AsFd, space: &mut [MaybeUninit<u8>]) -> Result<Vec<Dirent>> {
         }
     }
     Ok(got)
+}
+
+/// Removes whiteouts that the kernel lists though they cannot be looked up.
+pub(crate) fn drop_ghosts(dir: impl AsFd, entries: &mut Vec<Dirent>) {
+    entries.retain(|entry| {
+        let name = entry.name.0.as_slice();
+        entry.letter != 'c'
+            || rustix::fs::statat(dir.as_fd(), name, AtFlags::SYMLINK_NOFOLLOW).err()
+                != Some(Errno::NOENT)
+    });
 }
 
 /// Everything a directory lists, `.` and `..` included.

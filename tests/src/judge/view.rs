@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
 
-use super::outcome::{digest, stat_facts};
+use super::outcome::{Rules, digest, stat_facts};
 use super::stream::read_all;
 use super::text::Bytes;
 
@@ -107,7 +107,13 @@ impl View {
         let stat = match rustix::fs::statat(dir, name.as_slice(), AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => stat,
             Err(errno) => {
-                facts.push(("stat", errno.to_string()));
+                let ghost = listed.0 == 'c' && errno == rustix::io::Errno::NOENT;
+                let value = if ghost {
+                    "ghost".to_owned()
+                } else {
+                    errno.to_string()
+                };
+                facts.push(("stat", value));
                 self.0.insert(
                     path,
                     Seen {
@@ -168,6 +174,13 @@ impl View {
         );
     }
 
+    /// Removes what is listed but is not there: whiteouts in a directory that nothing merges with,
+    /// which kernel overlayfs lists.
+    pub(crate) fn drop_ghosts(&mut self) {
+        self.0
+            .retain(|_, seen| seen.facts.first() != Some(&("stat", "ghost".to_owned())));
+    }
+
     /// Names of one file each say which name is the first of them.
     fn group_links(&mut self) {
         let mut first: BTreeMap<(u64, u64), Bytes> = BTreeMap::new();
@@ -185,12 +198,10 @@ impl View {
     }
 
     /// Compares with the oracle's tree.
-    ///
-    /// `numbers` says whether the kernel's listed inode numbers mean something here.
     pub(crate) fn difference(
         oracle: &View,
         subject: &View,
-        numbers: bool,
+        rules: &Rules,
     ) -> Option<TreeDifference> {
         let differ = |key: &str, text: String| {
             Some(TreeDifference {
@@ -209,7 +220,7 @@ impl View {
                 .facts
                 .iter()
                 .zip(&other.facts)
-                .find(|(mine, theirs)| mine != theirs)
+                .find(|(mine, theirs)| mine != theirs && rules.counts(mine.0))
             {
                 let text = format!("/{path}: {mine:?} on the oracle, {theirs:?} on the subject");
                 return differ(mine.0, text);
@@ -217,7 +228,7 @@ impl View {
             if seen.facts.len() != other.facts.len() {
                 return differ("facts", format!("/{path}: {seen:?} / {other:?}"));
             }
-            if numbers && seen.listed_right && !other.listed_right {
+            if rules.numbers && rules.counts("d_ino") && seen.listed_right && !other.listed_right {
                 let text = format!("/{path}: d_ino is not st_ino {} on the subject", other.id.1);
                 return differ("d_ino", text);
             }

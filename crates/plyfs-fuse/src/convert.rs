@@ -13,6 +13,7 @@ pub(crate) fn caller(req: &fuser::Request, umask: u32) -> Caller {
         gid: req.gid(),
         pid: req.pid(),
         umask,
+        drops_suid: false,
     }
 }
 

@@ -23,4 +23,11 @@ impl Invalidate for KernelListener {
             tracing::debug!("invalidating attributes of inode {}: {e}", node.0);
         }
     }
+
+    /// A directory's pages are its cached listing; dropping them makes the kernel read it again.
+    fn listing(&self, node: NodeId) {
+        if let Err(e) = self.notifier.inval_inode(INodeNo(node.0), 0, 0) {
+            tracing::debug!("invalidating the listing of inode {}: {e}", node.0);
+        }
+    }
 }

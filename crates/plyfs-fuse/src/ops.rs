@@ -16,7 +16,7 @@ use plyfs_sys::io::FileIoctl;
 use plyfs_sys::make::Rename;
 use plyfs_sys::stat::Kind;
 use plyfs_sys::xattr::SetFlags;
-use plyfs_union::{Attr, Entry, Flow, Make, NodeId, Result, SetAttr, Union};
+use plyfs_union::{Attr, Caller, Entry, Flow, Make, NodeId, Result, SetAttr, Union};
 
 use crate::convert::{self, caller, cookie, errno, set_time, system_time};
 use crate::guard::guard;
@@ -196,7 +196,7 @@ impl Filesystem for Adapter {
         atime: Option<TimeOrNow>,
         mtime: Option<TimeOrNow>,
         _ctime: Option<SystemTime>,
-        _fh: Option<FileHandle>,
+        fh: Option<FileHandle>,
         _crtime: Option<SystemTime>,
         _chgtime: Option<SystemTime>,
         _bkuptime: Option<SystemTime>,
@@ -211,6 +211,7 @@ impl Filesystem for Adapter {
             size,
             atime,
             mtime,
+            by_handle: fh.is_some(),
         };
         guard("setattr", || {
             let result = self.union.setattr(&caller(req, 0), NodeId(ino.0), &set);
@@ -362,7 +363,7 @@ impl Filesystem for Adapter {
 
     fn write(
         &self,
-        _req: &Request,
+        req: &Request,
         ino: INodeNo,
         _fh: FileHandle,
         offset: u64,
@@ -374,7 +375,15 @@ impl Filesystem for Adapter {
     ) {
         guard("write", || {
             let kill = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
-            match self.union.write(NodeId(ino.0), offset, data, kill) {
+            let who = if kill {
+                Caller {
+                    drops_suid: true,
+                    ..caller(req, 0)
+                }
+            } else {
+                Caller::ROOT
+            };
+            match self.union.write(&who, NodeId(ino.0), offset, data) {
                 Ok(n) => reply.written(u32::try_from(n).unwrap_or(u32::MAX)),
                 Err(e) => reply.error(errno("write", ino.0, &e)),
             }
@@ -513,14 +522,14 @@ impl Filesystem for Adapter {
         });
     }
 
-    fn listxattr(&self, _req: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+    fn listxattr(&self, req: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
         guard("listxattr", || {
             xattr(
                 "listxattr",
                 ino,
                 size,
                 reply,
-                self.union.listxattr(NodeId(ino.0)),
+                self.union.listxattr(&caller(req, 0), NodeId(ino.0)),
             );
         });
     }
@@ -591,7 +600,7 @@ impl Filesystem for Adapter {
 
     fn fallocate(
         &self,
-        _req: &Request,
+        req: &Request,
         ino: INodeNo,
         _fh: FileHandle,
         offset: u64,
@@ -600,7 +609,9 @@ impl Filesystem for Adapter {
         reply: ReplyEmpty,
     ) {
         guard("fallocate", || {
-            let result = self.union.fallocate(NodeId(ino.0), mode, offset, length);
+            let result =
+                self.union
+                    .fallocate(&caller(req, 0), NodeId(ino.0), mode, (offset, length));
             empty("fallocate", ino, reply, result);
         });
     }
@@ -624,7 +635,7 @@ impl Filesystem for Adapter {
 
     fn copy_file_range(
         &self,
-        _req: &Request,
+        req: &Request,
         ino_in: INodeNo,
         _fh_in: FileHandle,
         offset_in: u64,
@@ -642,7 +653,7 @@ impl Filesystem for Adapter {
                 (NodeId(ino_in.0), offset_in),
                 (NodeId(ino_out.0), offset_out),
             );
-            match self.union.copy_range(from, to, len) {
+            match self.union.copy_range(&caller(req, 0), from, to, len) {
                 Ok(n) => reply.written(u32::try_from(n).unwrap_or(u32::MAX)),
                 Err(e) => reply.error(errno("copy_file_range", ino_out.0, &e)),
             }

@@ -95,16 +95,32 @@ pub fn utimens(at: At<'_>, atime: SetTime, mtime: SetTime) -> Result<()> {
     })
 }
 
-/// Sets the size of a file open for writing.
+/// Sets the size of a file open for writing; the times change as after `ftruncate(2)`: always.
 ///
 /// # Errors
 /// EFBIG, ENOSPC, EINVAL and the like.
 pub fn truncate(fd: BorrowedFd<'_>, size: u64) -> Result<()> {
-    let size = i64::try_from(size).map_err(|_| SysError::new("ftruncate", Errno::EFBIG))?;
+    let size = length(size)?;
     // SAFETY: no memory is touched.
     check("ftruncate", b"", unsafe {
         libc::ftruncate(fd.as_raw_fd(), size)
     })
+}
+
+/// Sets the size of an open file as `truncate(2)` does: the times change with the size alone.
+///
+/// # Errors
+/// EFBIG, ENOSPC, EINVAL and the like.
+pub fn truncate_by_path(fd: BorrowedFd<'_>, size: u64) -> Result<()> {
+    let size = length(size)?;
+    with_cstr("truncate", &At::object(&fd).proc_path(), |c| {
+        // SAFETY: c is a C string.
+        check("truncate", b"", unsafe { libc::truncate(c.as_ptr(), size) })
+    })
+}
+
+fn length(size: u64) -> Result<i64> {
+    i64::try_from(size).map_err(|_| SysError::new("truncate", Errno::EFBIG))
 }
 
 /// What a symbolic link says.

@@ -15,6 +15,7 @@ pub mod make;
 pub mod mount;
 pub mod name;
 pub mod open;
+pub mod peer;
 pub mod process;
 pub mod stat;
 pub mod thread;

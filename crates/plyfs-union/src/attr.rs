@@ -6,6 +6,7 @@ use plyfs_sys::attr::{self as sys_attr, SetTime};
 use plyfs_sys::stat::{Kind, Stat, Time};
 use plyfs_sys::{stat, xattr};
 
+use crate::caller::Capability;
 use crate::copy_up::DataNeed;
 use crate::inode::{Inode, NodeId};
 use crate::{Caller, Error, Result, Union};
@@ -54,6 +55,8 @@ pub struct SetAttr {
     pub atime: Option<SetTime>,
     /// Modification time.
     pub mtime: Option<SetTime>,
+    /// The size comes from `ftruncate(2)`: the times change even if the size does not.
+    pub by_handle: bool,
 }
 
 impl Union {
@@ -111,6 +114,7 @@ impl Union {
             Some(size) => DataNeed::UpTo(size),
             None => DataNeed::AttributesOnly,
         };
+        let touch = self.touches_mtime(&inode, set)?;
         self.copy_up(&inode, need)?;
         let obj = Arc::clone(inode.upper().ok_or(Error::ReadOnly)?);
         if set.uid.is_some() || set.gid.is_some() {
@@ -122,7 +126,7 @@ impl Union {
                 .with(&obj, |at| sys_attr::chmod(at, mode & 0o7777))?;
         }
         if let Some(size) = set.size {
-            self.truncate(caller, &inode, &obj, size)?;
+            self.truncate(caller, &inode, size, touch)?;
         }
         if set.atime.is_some() || set.mtime.is_some() {
             let atime = set.atime.unwrap_or(SetTime::Omit);
@@ -133,7 +137,24 @@ impl Union {
         self.attr_of(&inode)
     }
 
-    fn truncate(&self, caller: &Caller, inode: &Arc<Inode>, obj: &Obj, size: u64) -> Result<()> {
+    /// Whether a new size sets the time of modification although it may be the old one. FUSE
+    /// tells `ftruncate(2)` by its handle, but not O_TRUNC from `truncate(2)`: size 0 is taken to
+    /// be the former. A copy-up that already cut the file leaves no change of size to see.
+    fn touches_mtime(&self, inode: &Arc<Inode>, set: &SetAttr) -> Result<bool> {
+        let Some(size) = set.size else {
+            return Ok(false);
+        };
+        if set.by_handle || size == 0 {
+            return Ok(true);
+        }
+        if inode.upper().is_some() && !inode.is_metacopy() {
+            return Ok(false);
+        }
+        let top = inode.top().ok_or(Error::Stale)?;
+        Ok(self.stat_obj(top)?.size != size)
+    }
+
+    fn truncate(&self, caller: &Caller, inode: &Arc<Inode>, size: u64, touch: bool) -> Result<()> {
         if inode.kind != Kind::File {
             return Err(if inode.kind == Kind::Dir {
                 Error::IsDir
@@ -141,27 +162,37 @@ impl Union {
                 Error::Invalid("only a regular file has a size to set")
             });
         }
-        if !caller.may_keep_suid() {
-            self.drop_suid(obj)?;
-        }
+        self.drop_suid_for(caller, inode)?;
         let file = self.write_file(inode)?;
-        sys_attr::truncate(file.fd(), size)?;
+        if touch {
+            sys_attr::truncate(file.fd(), size)?;
+        } else {
+            sys_attr::truncate_by_path(file.fd(), size)?;
+        }
         Ok(())
     }
 
-    /// Clears suid and sgid before a change of data by somebody who may not keep them
-    /// (`setattr_should_drop_suidgid()`): sgid only with group execute.
-    pub(crate) fn drop_suid(&self, obj: &Obj) -> Result<bool> {
-        let perm = self.stat_obj(obj)?.perm();
-        let mut kept = perm & !0o4000;
-        if perm & 0o2010 == 0o2010 {
+    /// Clears suid and sgid before `caller` changes the data of a copied-up file, unless the
+    /// caller may keep them (`setattr_should_drop_suidgid()`): sgid goes where the group may
+    /// execute, or where the caller is not in the group.
+    pub(crate) fn drop_suid_for(&self, caller: &Caller, inode: &Arc<Inode>) -> Result<()> {
+        if caller.uid == 0 && !caller.drops_suid && caller.pid == 0 {
+            return Ok(());
+        }
+        let obj = Arc::clone(inode.upper().ok_or(Error::ReadOnly)?);
+        let found = self.stat_obj(&obj)?;
+        if found.perm() & 0o6000 == 0 || caller.has(Capability::Fsetid) {
+            return Ok(());
+        }
+        let mut kept = found.perm() & !0o4000;
+        if kept & 0o2000 != 0 && (kept & 0o010 != 0 || !caller.in_group(found.gid)) {
             kept &= !0o2000;
         }
-        if kept == perm {
-            return Ok(false);
+        if kept != found.perm() {
+            self.reach.with(&obj, |at| sys_attr::chmod(at, kept))?;
+            self.invalidate(inode.id);
         }
-        self.reach.with(obj, |at| sys_attr::chmod(at, kept))?;
-        Ok(true)
+        Ok(())
     }
 
     /// What a symbolic link says.

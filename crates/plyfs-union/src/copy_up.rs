@@ -88,8 +88,13 @@ impl Union {
         {
             io::fsync(file, false)?;
         }
+        let before = inode.st_ino();
+        let parent = parent_of(inode);
         self.publish_copy(inode, staged, &found, metacopy)?;
         self.invalidate(inode.id);
+        if let Some(parent) = parent.filter(|_| inode.st_ino() != before) {
+            self.invalidate_listing(parent.id);
+        }
         Ok(())
     }
 

@@ -9,7 +9,7 @@ use plyfs_sys::{io, open, stat};
 use crate::copy_up::DataNeed;
 use crate::files::OpenFile;
 use crate::inode::{Inode, NodeId};
-use crate::{Error, Result, Union};
+use crate::{Caller, Error, Result, Union};
 use std::os::fd::AsFd;
 
 impl Union {
@@ -63,20 +63,15 @@ impl Union {
         Ok(io::pread(file.fd(), buf, off)?)
     }
 
-    /// Writes `data` at `off`, copying up first; answers the bytes written. With `kill_suid` the
-    /// writer may not keep suid and sgid.
+    /// Writes `data` at `off`, copying up first; answers the bytes written. The kernel says by
+    /// whom suid and sgid may be kept: pass [`Caller::ROOT`] where it does not ask to clear them.
     ///
     /// # Errors
     /// EROFS, ENOSPC, EDQUOT, EFBIG, EIO and the like.
-    pub fn write(&self, node: NodeId, off: u64, data: &[u8], kill_suid: bool) -> Result<usize> {
+    pub fn write(&self, caller: &Caller, node: NodeId, off: u64, data: &[u8]) -> Result<usize> {
         let inode = self.inode(node)?;
         self.copy_up(&inode, DataNeed::All)?;
-        if kill_suid {
-            let obj = Arc::clone(inode.upper().ok_or(Error::ReadOnly)?);
-            if self.drop_suid(&obj)? {
-                self.invalidate(node);
-            }
-        }
+        self.drop_suid_for(caller, &inode)?;
         let file = self.write_file(&inode)?;
         Ok(io::pwrite(file.fd(), data, off)?)
     }
@@ -104,15 +99,22 @@ impl Union {
         }
     }
 
-    /// `fallocate(2)` on a file, copying up first.
+    /// `fallocate(2)` on a file, copying up first; `range` is offset and length.
     ///
     /// # Errors
     /// EOPNOTSUPP, ENOSPC, EINVAL and the like.
-    pub fn fallocate(&self, node: NodeId, mode: i32, off: u64, len: u64) -> Result<()> {
+    pub fn fallocate(
+        &self,
+        caller: &Caller,
+        node: NodeId,
+        mode: i32,
+        range: (u64, u64),
+    ) -> Result<()> {
         let inode = self.inode(node)?;
         self.copy_up(&inode, DataNeed::All)?;
+        self.drop_suid_for(caller, &inode)?;
         let file = self.write_file(&inode)?;
-        Ok(io::fallocate(file.fd(), mode, off, len)?)
+        Ok(io::fallocate(file.fd(), mode, range.0, range.1)?)
     }
 
     /// `lseek(2)` for SEEK_DATA and SEEK_HOLE.
@@ -129,9 +131,16 @@ impl Union {
     ///
     /// # Errors
     /// EXDEV, EINVAL, ENOSPC and the like.
-    pub fn copy_range(&self, from: (NodeId, u64), to: (NodeId, u64), len: usize) -> Result<usize> {
+    pub fn copy_range(
+        &self,
+        caller: &Caller,
+        from: (NodeId, u64),
+        to: (NodeId, u64),
+        len: usize,
+    ) -> Result<usize> {
         let (src, dst) = (self.inode(from.0)?, self.inode(to.0)?);
         self.copy_up(&dst, DataNeed::All)?;
+        self.drop_suid_for(caller, &dst)?;
         let output = self.write_file(&dst)?;
         let input = self.read_file(&src)?;
         Ok(io::copy_range(input.fd(), from.1, output.fd(), to.1, len)?)

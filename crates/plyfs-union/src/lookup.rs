@@ -222,8 +222,7 @@ impl Union {
                 .lowers
                 .get(pos)
                 .ok_or(Error::Malformed("listing index"))?;
-            let last = pos + 1 == dir.lowers.len();
-            if self.ask_lower(lower_dir, name, last, s)? {
+            if self.ask_lower(lower_dir, name, s)? {
                 return Ok(());
             }
             if !matches!(s.chase, Chase::SameName) || s.metacopy {
@@ -252,13 +251,13 @@ impl Union {
         name: &Name,
         s: &mut Search,
     ) -> Result<()> {
-        for (pos, lower_dir) in dir.lowers.iter().enumerate().skip(from) {
+        for lower_dir in dir.lowers.iter().skip(from) {
             let wanted = match &s.chase {
                 Chase::SameName => name.to_owned(),
                 Chase::OtherName(other) => other.clone(),
                 Chase::Path(_) => return self.search_by_path(s, previous(lower_dir.layer())),
             };
-            if self.ask_lower(lower_dir, &wanted, pos + 1 == dir.lowers.len(), s)? {
+            if self.ask_lower(lower_dir, &wanted, s)? {
                 return Ok(());
             }
         }
@@ -278,8 +277,7 @@ impl Union {
             let Some(dir) = self.walk_layer(root, dirs)? else {
                 continue;
             };
-            let bottom = usize::from(root.layer().0) == self.stack.lowers.len();
-            if self.ask_lower(&dir, last, bottom, s)? {
+            if self.ask_lower(&dir, last, s)? {
                 return Ok(());
             }
         }
@@ -301,7 +299,9 @@ impl Union {
     }
 
     /// Asks one lower directory; true when it decided and no deeper layer is to be asked.
-    fn ask_lower(&self, dir: &Arc<Obj>, name: &Name, last: bool, s: &mut Search) -> Result<bool> {
+    fn ask_lower(&self, dir: &Arc<Obj>, name: &Name, s: &mut Search) -> Result<bool> {
+        // Below the bottom layer there is nothing a mark could hide or lead to.
+        let last = usize::from(dir.layer().0) == self.stack.lowers.len();
         let fd = self.reach.dir_fd(dir)?;
         let xwhiteouts = self.stack.may_have_xwhiteouts(dir.layer());
         let found = match probe(fd.as_fd(), name, self.stack.ns, xwhiteouts)? {

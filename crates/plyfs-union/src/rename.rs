@@ -85,9 +85,14 @@ impl Union {
                 return Ok(());
             }
             check_ends(&old, &new, flags)?;
-            self.prepare(&old)?;
-            if exchange {
-                self.prepare(&new)?;
+            // A refusal must leave nothing copied up, so both are asked before either rises.
+            let movers = [Some(&old), exchange.then_some(&new)];
+            for end in movers.into_iter().flatten() {
+                self.check_movable(end)?;
+            }
+            for end in movers.into_iter().flatten() {
+                let node = end.node().ok_or(Error::NotFound)?;
+                self.copy_up(node, DataNeed::AttributesOnly)?;
             }
             self.copy_up_dir(&dir)?;
             self.copy_up_dir(&new_dir)?;
@@ -109,18 +114,14 @@ impl Union {
         }
     }
 
-    /// Copies up what is going to move; a directory with a lower part needs a redirect.
-    fn prepare(&self, end: &End<'_>) -> Result<()> {
-        let Some(node) = end.node() else {
-            return Err(Error::NotFound);
-        };
-        if node.kind == Kind::Dir
-            && node.has_lower()
-            && self.options.redirect_dir != RedirectDir::On
-        {
+    /// A directory with a lower part needs a redirect to move (`ovl_can_move()`).
+    fn check_movable(&self, end: &End<'_>) -> Result<()> {
+        let node = end.node().ok_or(Error::NotFound)?;
+        let tied = node.kind == Kind::Dir && node.has_lower();
+        if tied && self.options.redirect_dir != RedirectDir::On {
             return Err(Error::CrossDevice);
         }
-        self.copy_up(node, DataNeed::AttributesOnly)
+        Ok(())
     }
 
     /// Looks again under the locks; false when the name means something else by now.

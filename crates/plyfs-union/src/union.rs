@@ -18,6 +18,8 @@ use crate::{Error, Result};
 pub trait Invalidate: Send + Sync + std::fmt::Debug {
     /// The attributes of `node` that the kernel caches are old.
     fn attributes(&self, node: NodeId);
+    /// The listing of the directory `node` that the kernel caches is old.
+    fn listing(&self, node: NodeId);
 }
 
 /// The merged view of a stack of layers.
@@ -102,6 +104,12 @@ impl Union {
     pub(crate) fn invalidate(&self, node: NodeId) {
         if let Some(listener) = self.listener.get() {
             listener.attributes(node);
+        }
+    }
+
+    pub(crate) fn invalidate_listing(&self, node: NodeId) {
+        if let Some(listener) = self.listener.get() {
+            listener.listing(node);
         }
     }
 

@@ -4,9 +4,10 @@ use std::sync::Arc;
 use plyfs_format::names;
 use plyfs_sys::xattr::{self, SetFlags};
 
+use crate::caller::Capability;
 use crate::copy_up::DataNeed;
 use crate::inode::NodeId;
-use crate::{Error, Result, Union};
+use crate::{Caller, Error, Result, Union};
 
 impl Union {
     /// The value of an extended attribute.
@@ -23,16 +24,20 @@ impl Union {
         Ok(self.reach.with(top, |at| xattr::get_strict(at, &disk))?)
     }
 
-    /// The names of all extended attributes a user may see, each followed by a NUL.
+    /// The names of all extended attributes `caller` may see, each followed by a NUL; `trusted.`
+    /// ones only for the privileged (`ovl_can_list()`).
     ///
     /// # Errors
     /// EIO and the like from the layer.
-    pub fn listxattr(&self, node: NodeId) -> Result<Vec<u8>> {
+    pub fn listxattr(&self, caller: &Caller, node: NodeId) -> Result<Vec<u8>> {
         let inode = self.inode(node)?;
         let top = inode.top().ok_or(Error::Stale)?;
         let mut out = Vec::new();
         for name in self.reach.with(top, xattr::list)? {
             if let Some(shown) = self.stack.ns.from_disk(&name) {
+                if shown.starts_with(b"trusted.") && !caller.has(Capability::SysAdmin) {
+                    continue;
+                }
                 out.extend_from_slice(&shown);
                 out.push(0);
             }

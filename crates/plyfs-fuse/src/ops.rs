@@ -498,7 +498,7 @@ impl Filesystem for Adapter {
 
     fn setxattr(
         &self,
-        _req: &Request,
+        req: &Request,
         ino: INodeNo,
         name: &OsStr,
         value: &[u8],
@@ -508,9 +508,13 @@ impl Filesystem for Adapter {
     ) {
         guard("setxattr", || {
             let flags = SetFlags::from_bits_retain(flags);
-            let result = self
-                .union
-                .setxattr(NodeId(ino.0), name.as_bytes(), value, flags);
+            let result = self.union.setxattr(
+                &caller(req, 0),
+                NodeId(ino.0),
+                name.as_bytes(),
+                value,
+                flags,
+            );
             empty("setxattr", ino, reply, result);
         });
     }
@@ -534,9 +538,11 @@ impl Filesystem for Adapter {
         });
     }
 
-    fn removexattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+    fn removexattr(&self, req: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         guard("removexattr", || {
-            let result = self.union.removexattr(NodeId(ino.0), name.as_bytes());
+            let result = self
+                .union
+                .removexattr(&caller(req, 0), NodeId(ino.0), name.as_bytes());
             empty("removexattr", ino, reply, result);
         });
     }

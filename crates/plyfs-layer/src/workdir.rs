@@ -3,7 +3,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use plyfs_sys::make::{self, Rename};
-use plyfs_sys::{At, Errno, Name, NameBuf, Result, SysError, attr, open, stat};
+use plyfs_sys::{At, Errno, Name, NameBuf, Result, attr, open, stat};
 
 use crate::clean;
 
@@ -208,13 +208,16 @@ impl Staged<'_> {
         Ok(())
     }
 
-    /// Keeps a staged file without a name, for an object that was unlinked while open.
+    /// Keeps a staged object without a name, for one that was removed while open: a file open for
+    /// reading and writing, anything else as an O_PATH descriptor.
     ///
     /// # Errors
-    /// EINVAL when the staged object is not a regular file.
+    /// EMFILE and the like.
     pub fn keep_nameless(mut self) -> Result<OwnedFd> {
-        let fd = self.fd.take();
-        fd.ok_or_else(|| SysError::new("stage nameless file", Errno::EINVAL))
+        match self.fd.take() {
+            Some(fd) => Ok(fd),
+            None => open::open_path_at(self.at()),
+        }
     }
 
     fn ensure_name(&mut self) -> Result<NameBuf> {

@@ -255,14 +255,12 @@ impl Union {
     }
 
     fn keep_nameless(&self, inode: &Arc<Inode>, staged: Staged<'_>) -> Result<()> {
-        if inode.kind != Kind::File {
-            return Err(Error::NotFound);
-        }
-        let file = staged.keep_nameless()?;
-        let found = stat::stat_fd(file.as_fd())?;
-        let pin = Arc::new(plyfs_sys::open::dup(&file)?);
+        let fd = staged.keep_nameless()?;
+        let found = stat::stat_fd(fd.as_fd())?;
+        let pin = Arc::new(plyfs_sys::open::dup(&fd)?);
         let obj = Obj::pinned(LayerIdx::UPPER, found.id(), pin);
-        self.rise(inode, obj, Some(file), &found);
+        let file = (inode.kind == Kind::File).then_some(fd);
+        self.rise(inode, obj, file, &found);
         Ok(())
     }
 

@@ -171,7 +171,13 @@ impl Union {
         match inode.kind {
             Kind::File => {
                 let file = self.read_file(&inode)?;
-                Ok(io::file_ioctl(file.fd(), op, data)?)
+                let answer = io::file_ioctl(file.fd(), op, data)?;
+                if op.writes() {
+                    // Flags like immutable are checked at open: a file open from before must not
+                    // serve those who come after.
+                    self.files.remove(node);
+                }
+                Ok(answer)
             }
             Kind::Dir => {
                 let obj = inode.top().ok_or(Error::Stale)?;

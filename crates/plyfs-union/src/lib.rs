@@ -19,6 +19,7 @@ mod listing;
 mod lock;
 mod lookup;
 mod lower_index;
+mod merge;
 mod remove;
 mod rename;
 mod stack;

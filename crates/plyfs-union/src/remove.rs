@@ -12,7 +12,8 @@ use plyfs_sys::{Errno, Name};
 
 use crate::inode::{Inode, NodeId};
 use crate::lock::lock_dirs;
-use crate::lookup::{Entry, Merged};
+use crate::lookup::Entry;
+use crate::merge::Merged;
 use crate::table::InodeRef;
 use crate::{Error, Result, Union};
 

@@ -14,7 +14,8 @@ use crate::config::RedirectDir;
 use crate::copy_up::DataNeed;
 use crate::inode::{Inode, Link, NodeId};
 use crate::lock::lock_dirs;
-use crate::lookup::{Entry, Merged};
+use crate::lookup::Entry;
+use crate::merge::Merged;
 use crate::remove::Victim;
 use crate::{Error, Result, Union};
 

@@ -1,12 +1,13 @@
 //! Extended attributes: the overlay's own are hidden, a user's names that look like them escaped.
 use std::sync::Arc;
 
-use plyfs_format::names;
+use plyfs_format::{acl, names};
+use plyfs_sys::attr;
 use plyfs_sys::xattr::{self, SetFlags};
 
 use crate::caller::Capability;
 use crate::copy_up::DataNeed;
-use crate::inode::NodeId;
+use crate::inode::{Inode, NodeId};
 use crate::{Caller, Error, Result, Union};
 
 impl Union {
@@ -49,7 +50,14 @@ impl Union {
     ///
     /// # Errors
     /// EPERM for fuse-overlayfs's own names; EEXIST, ENODATA by the flags; ENOSPC and the like.
-    pub fn setxattr(&self, node: NodeId, name: &[u8], value: &[u8], flags: SetFlags) -> Result<()> {
+    pub fn setxattr(
+        &self,
+        caller: &Caller,
+        node: NodeId,
+        name: &[u8],
+        value: &[u8],
+        flags: SetFlags,
+    ) -> Result<()> {
         let inode = self.inode(node)?;
         if names::is_foreign_private(name) {
             return Err(Error::NotPermitted);
@@ -57,16 +65,31 @@ impl Union {
         self.copy_up(&inode, DataNeed::AttributesOnly)?;
         let disk = self.stack.ns.to_disk(name);
         let obj = Arc::clone(inode.upper().ok_or(Error::ReadOnly)?);
-        Ok(self
-            .reach
-            .with(&obj, |at| xattr::set(at, &disk, value, flags))?)
+        self.reach
+            .with(&obj, |at| xattr::set(at, &disk, value, flags))?;
+        self.drop_sgid_by_acl(caller, &inode, name)
+    }
+
+    /// An access ACL set by somebody outside the file's group clears sgid
+    /// (`ovl_set_or_remove_acl()`). The kernel would pass this as FUSE_SETXATTR_ACL_KILL_SGID.
+    fn drop_sgid_by_acl(&self, caller: &Caller, inode: &Arc<Inode>, name: &[u8]) -> Result<()> {
+        if name != acl::ACCESS_XATTR.as_bytes() || caller.has(Capability::Fsetid) {
+            return Ok(());
+        }
+        let obj = Arc::clone(inode.upper().ok_or(Error::ReadOnly)?);
+        let found = self.stat_obj(&obj)?;
+        if found.perm() & 0o2000 != 0 && !caller.in_group(found.gid) {
+            self.reach
+                .with(&obj, |at| attr::chmod(at, found.perm() & !0o2000))?;
+        }
+        Ok(())
     }
 
     /// Removes an extended attribute; one that is not set costs no copy-up.
     ///
     /// # Errors
     /// ENODATA where it is not set; EPERM and the like.
-    pub fn removexattr(&self, node: NodeId, name: &[u8]) -> Result<()> {
+    pub fn removexattr(&self, caller: &Caller, node: NodeId, name: &[u8]) -> Result<()> {
         let inode = self.inode(node)?;
         self.writable()?;
         let disk = self.stack.ns.to_disk(name);
@@ -75,6 +98,7 @@ impl Union {
             self.copy_up(&inode, DataNeed::AttributesOnly)?;
         }
         let obj = Arc::clone(inode.upper().ok_or(Error::ReadOnly)?);
-        Ok(self.reach.with(&obj, |at| xattr::remove(at, &disk))?)
+        self.reach.with(&obj, |at| xattr::remove(at, &disk))?;
+        self.drop_sgid_by_acl(caller, &inode, name)
     }
 }

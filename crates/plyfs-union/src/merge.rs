@@ -1,0 +1,395 @@
+//! THE merge rule: what one name means when all layers have been asked, from the top.
+use std::os::fd::AsFd;
+use std::sync::Arc;
+
+use plyfs_format::opaque::Opaque;
+use plyfs_format::redirect::Redirect;
+use plyfs_layer::{FileMarks, LayerIdx, Obj, Probe, dir_marks, file_marks, probe};
+use plyfs_sys::stat::{Kind, Stat};
+use plyfs_sys::{At, Name, NameBuf};
+
+use crate::config::RedirectDir;
+use crate::inode::{Inode, Lowers};
+use crate::{Error, Result, Union};
+
+/// What a name means after all layers have been asked.
+#[derive(Debug)]
+pub(crate) struct Merged {
+    pub(crate) upper: Option<Stat>,
+    pub(crate) lowers: Lowers,
+    pub(crate) top: Stat,
+    pub(crate) metacopy: bool,
+    pub(crate) impure: bool,
+    pub(crate) marks: FileMarks,
+}
+
+impl Merged {
+    pub(crate) fn kind(&self) -> Kind {
+        self.top.kind()
+    }
+}
+
+/// Where the layers below have what was found so far.
+#[derive(Debug, Clone)]
+enum Chase {
+    /// Under the same name in the lower directories of the parent.
+    SameName,
+    /// Under another name there (relative redirect).
+    OtherName(NameBuf),
+    /// At a path from the root of the layer (absolute redirect).
+    Path(Vec<NameBuf>),
+}
+
+/// The state of asking one layer after the other.
+#[derive(Debug)]
+struct Search {
+    upper: Option<Stat>,
+    lowers: Lowers,
+    top: Option<Stat>,
+    want_dir: bool,
+    metacopy: bool,
+    impure: bool,
+    marks: FileMarks,
+    chase: Chase,
+    stop: bool,
+}
+
+impl Search {
+    fn new() -> Self {
+        Self {
+            upper: None,
+            lowers: Lowers::new(),
+            top: None,
+            want_dir: false,
+            metacopy: false,
+            impure: false,
+            marks: FileMarks::default(),
+            chase: Chase::SameName,
+            stop: false,
+        }
+    }
+
+    fn finish(self) -> Result<Option<Merged>> {
+        let Some(top) = self.top else { return Ok(None) };
+        if self.metacopy {
+            return Err(Error::Malformed(
+                "a metacopy file without data in any lower",
+            ));
+        }
+        let metacopy = self.marks.metacopy && self.upper.is_some();
+        Ok(Some(Merged {
+            upper: self.upper,
+            lowers: self.lowers,
+            top,
+            metacopy,
+            impure: self.impure,
+            marks: self.marks,
+        }))
+    }
+}
+
+/// A file that has as many blocks as its size needs and more than an xattr block could explain
+/// holds its data, so it is no metacopy (which is all hole).
+fn may_be_metacopy(found: &Stat) -> bool {
+    found.size <= 8192 || found.blocks * 512 < found.size
+}
+
+impl Union {
+    /// THE merge rule: asks the layers from the top until one decides.
+    pub(crate) fn merge(&self, dir: &Arc<Inode>, name: &Name) -> Result<Option<Merged>> {
+        let mut search = Search::new();
+        if let Some(upper) = dir.upper() {
+            let fd = self.reach.dir_fd(upper)?;
+            match probe(fd.as_fd(), name, self.stack.ns, false)? {
+                Probe::Whiteout => return Ok(None),
+                Probe::Absent => {}
+                Probe::Found(found) => {
+                    let at = At::entry(fd.as_fd(), name);
+                    self.take_upper(dir, &mut search, at, found)?;
+                }
+            }
+        }
+        if !search.stop && dir.has_lower() {
+            self.search_lowers(dir, name, &mut search)?;
+        }
+        search.finish()
+    }
+
+    fn take_upper(&self, dir: &Inode, s: &mut Search, at: At<'_>, found: Stat) -> Result<()> {
+        s.upper = Some(found);
+        s.top = Some(found);
+        match found.kind() {
+            Kind::Dir => {
+                s.want_dir = true;
+                let marks = dir_marks(at, self.stack.ns)?;
+                s.impure = marks.impure;
+                s.stop = marks.opaque == Opaque::Opaque;
+                self.follow(s, marks.redirect)?;
+                // A directory that was moved here may have its lowers anywhere.
+                s.stop |= !dir.has_lower() && !matches!(s.chase, Chase::Path(_));
+                if !s.stop && !dir.has_lower() {
+                    return self.search_by_path(s, LayerIdx::UPPER);
+                }
+            }
+            kind => {
+                s.stop = true;
+                if self.may_have_origin(dir) {
+                    s.marks = file_marks(at, self.stack.ns)?;
+                    if kind == Kind::File && s.marks.metacopy {
+                        s.metacopy = true;
+                        s.stop = false;
+                        let redirect = s.marks.redirect.take();
+                        self.follow(s, redirect)?;
+                        if !dir.has_lower() {
+                            return self.search_by_path(s, LayerIdx::UPPER);
+                        }
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// An upper directory that is neither merged nor impure holds only what was made there.
+    fn may_have_origin(&self, dir: &Inode) -> bool {
+        let impure = dir
+            .dir
+            .as_ref()
+            .is_some_and(|d| d.impure.load(std::sync::atomic::Ordering::Relaxed));
+        impure || dir.has_lower()
+    }
+
+    /// Where the layers below have what carries this redirect.
+    fn follow(&self, s: &mut Search, redirect: Option<Redirect>) -> Result<()> {
+        let Some(redirect) = redirect else {
+            return Ok(());
+        };
+        if self.options.redirect_dir == RedirectDir::NoFollow {
+            s.stop = true;
+            return Ok(());
+        }
+        let absolute = matches!(redirect, Redirect::Absolute(_));
+        let mut parts = names(redirect)?;
+        s.chase = match (&s.chase, absolute) {
+            (_, true) => Chase::Path(parts),
+            (Chase::Path(path), false) => {
+                let siblings = path.len().saturating_sub(1);
+                Chase::Path(path[..siblings].iter().cloned().chain(parts).collect())
+            }
+            (_, false) => match parts.pop() {
+                Some(name) => Chase::OtherName(name),
+                None => return Err(Error::Malformed("empty redirect")),
+            },
+        };
+        Ok(())
+    }
+
+    fn search_lowers(&self, dir: &Arc<Inode>, name: &Name, s: &mut Search) -> Result<()> {
+        match s.chase {
+            Chase::Path(_) => return self.search_by_path(s, LayerIdx::UPPER),
+            Chase::OtherName(_) => return self.search_directly(dir, 0, name, s),
+            Chase::SameName => {}
+        }
+        let index = self.lower_index(dir)?;
+        let Some(hit) = index.find(name) else {
+            return Ok(());
+        };
+        for pos in index.positions(hit) {
+            let lower_dir = dir
+                .lowers
+                .get(pos)
+                .ok_or(Error::Malformed("listing index"))?;
+            if self.ask_lower(lower_dir, name, s)? {
+                return Ok(());
+            }
+            if !matches!(s.chase, Chase::SameName) || s.metacopy {
+                return self.search_on(dir, pos, name, s);
+            }
+        }
+        Ok(())
+    }
+
+    /// Goes on below position `pos` where the listing index no longer tells the way.
+    fn search_on(&self, dir: &Arc<Inode>, pos: usize, name: &Name, s: &mut Search) -> Result<()> {
+        match s.chase {
+            Chase::Path(_) => {
+                let layer = dir.lowers.get(pos).map_or(LayerIdx::UPPER, |o| o.layer());
+                self.search_by_path(s, layer)
+            }
+            _ => self.search_directly(dir, pos + 1, name, s),
+        }
+    }
+
+    /// Asks the lower directories of `dir` from position `from` without the index.
+    fn search_directly(
+        &self,
+        dir: &Arc<Inode>,
+        from: usize,
+        name: &Name,
+        s: &mut Search,
+    ) -> Result<()> {
+        for lower_dir in dir.lowers.iter().skip(from) {
+            let wanted = match &s.chase {
+                Chase::SameName => name.to_owned(),
+                Chase::OtherName(other) => other.clone(),
+                Chase::Path(_) => return self.search_by_path(s, previous(lower_dir.layer())),
+            };
+            if self.ask_lower(lower_dir, &wanted, s)? {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks the layers below `above` at an absolute path.
+    fn search_by_path(&self, s: &mut Search, above: LayerIdx) -> Result<()> {
+        let roots = self.stack.lowers.iter().filter(|r| r.layer() > above);
+        for root in roots {
+            let Chase::Path(parts) = s.chase.clone() else {
+                return Ok(());
+            };
+            let Some((last, dirs)) = parts.split_last() else {
+                return Ok(());
+            };
+            if let Some(dir) = self.walk_layer(root, dirs, last, s)?
+                && self.ask_lower(&dir, last, s)?
+            {
+                return Ok(());
+            }
+            if s.stop {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// The directory at `parts` beneath the root of one layer; None where the path is not there.
+    /// What stands on the way counts (`ovl_lookup_layer()`): a whiteout, a non-directory or an
+    /// opaque directory ends the search below this layer, a redirect bends the path for it.
+    fn walk_layer(
+        &self,
+        root: &Arc<Obj>,
+        parts: &[NameBuf],
+        last: &NameBuf,
+        s: &mut Search,
+    ) -> Result<Option<Arc<Obj>>> {
+        let mut dir = Arc::clone(root);
+        let xwhiteouts = self.stack.may_have_xwhiteouts(root.layer());
+        for (i, part) in parts.iter().enumerate() {
+            let fd = self.reach.dir_fd(&dir)?;
+            let found = match probe(fd.as_fd(), part, self.stack.ns, xwhiteouts)? {
+                Probe::Absent => return Ok(None),
+                Probe::Found(found) if found.kind() == Kind::Dir => found,
+                _ => {
+                    s.stop = true;
+                    return Ok(None);
+                }
+            };
+            let marks = dir_marks(At::entry(fd.as_fd(), part), self.stack.ns)?;
+            s.stop |= marks.opaque == Opaque::Opaque;
+            if let Some(redirect) = marks.redirect {
+                let rest: Vec<NameBuf> = parts[i + 1..].iter().chain([last]).cloned().collect();
+                self.bend(s, &parts[..i], redirect, rest)?;
+            }
+            dir = Obj::found(root.layer(), found.id(), &dir, part.clone());
+        }
+        Ok(Some(dir))
+    }
+
+    /// A directory on the way of a path is elsewhere in the layers below.
+    fn bend(
+        &self,
+        s: &mut Search,
+        before: &[NameBuf],
+        redirect: Redirect,
+        rest: Vec<NameBuf>,
+    ) -> Result<()> {
+        let mut path = match &redirect {
+            _ if self.options.redirect_dir == RedirectDir::NoFollow => {
+                s.stop = true;
+                return Ok(());
+            }
+            Redirect::Relative(_) => before.to_vec(),
+            Redirect::Absolute(_) => Vec::new(),
+        };
+        path.extend(names(redirect)?);
+        path.extend(rest);
+        s.chase = Chase::Path(path);
+        Ok(())
+    }
+
+    /// Asks one lower directory; true when it decided and no deeper layer is to be asked.
+    fn ask_lower(&self, dir: &Arc<Obj>, name: &Name, s: &mut Search) -> Result<bool> {
+        // Below the bottom layer there is nothing a mark could hide or lead to.
+        let last = usize::from(dir.layer().0) == self.stack.lowers.len();
+        let fd = self.reach.dir_fd(dir)?;
+        let xwhiteouts = self.stack.may_have_xwhiteouts(dir.layer());
+        let found = match probe(fd.as_fd(), name, self.stack.ns, xwhiteouts)? {
+            Probe::Absent => return Ok(false),
+            Probe::Whiteout => return Ok(true),
+            Probe::Found(found) => found,
+        };
+        let at = At::entry(fd.as_fd(), name);
+        if found.kind() != Kind::Dir {
+            return self.take_lower_file(s, at, found, dir, name, last);
+        }
+        if s.top.is_some() && !s.want_dir {
+            return Ok(true);
+        }
+        s.want_dir = true;
+        s.top.get_or_insert(found);
+        s.lowers
+            .push(Obj::found(dir.layer(), found.id(), dir, name.to_owned()));
+        if last {
+            return Ok(true);
+        }
+        let marks = dir_marks(at, self.stack.ns)?;
+        self.follow(s, marks.redirect)?;
+        Ok(marks.opaque == Opaque::Opaque || s.stop)
+    }
+
+    fn take_lower_file(
+        &self,
+        s: &mut Search,
+        at: At<'_>,
+        found: Stat,
+        dir: &Arc<Obj>,
+        name: &Name,
+        last: bool,
+    ) -> Result<bool> {
+        if s.want_dir || (s.metacopy && found.kind() != Kind::File) {
+            return Ok(true);
+        }
+        let marks = if found.kind() == Kind::File && !last && may_be_metacopy(&found) {
+            file_marks(at, self.stack.ns)?
+        } else {
+            FileMarks::default()
+        };
+        s.top.get_or_insert(found);
+        if marks.metacopy {
+            s.metacopy = true;
+            self.follow(s, marks.redirect)?;
+            s.lowers
+                .push(Obj::found(dir.layer(), found.id(), dir, name.to_owned()));
+            return Ok(s.stop);
+        }
+        let obj = Obj::found(dir.layer(), found.id(), dir, name.to_owned());
+        s.metacopy = false;
+        s.lowers.push(obj);
+        Ok(true)
+    }
+}
+
+/// The layer above, so that a search "below" it begins with `layer` itself.
+fn previous(layer: LayerIdx) -> LayerIdx {
+    LayerIdx(layer.0.saturating_sub(1))
+}
+
+/// The components of a redirect.
+fn names(redirect: Redirect) -> Result<Vec<NameBuf>> {
+    let parts = match redirect {
+        Redirect::Relative(name) => vec![name],
+        Redirect::Absolute(parts) => parts,
+    };
+    parts.iter().map(|p| Ok(Name::new(p)?.to_owned())).collect()
+}

@@ -18,4 +18,5 @@ mod realroot;
 mod remove;
 mod rename;
 mod support;
+mod userns;
 mod xattrs;

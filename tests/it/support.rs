@@ -15,17 +15,12 @@ use plyfs_testkit::{
 pub(crate) fn agree(lowers: &[&str], work: impl Fn(&Path)) {
     need_overlay!();
     need_fuse!();
-    // Coarse file times lag behind the clock; what is planted is years older than this.
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap()
-        .as_nanos()
-        - 2_000_000_000;
+    let since = written_in_this_test();
     let (oracle, subject) = (Stack::planted(lowers), Stack::planted(lowers));
     let expected = work_on("kernel overlayfs", mount_kernel(&oracle, ""), &work);
     let got = work_on("plyfs", mount_plyfs(&subject, ""), &work);
     let written = Rules {
-        written_since: Some(since.cast_signed()),
+        written_since: Some(since),
         ..Rules::default()
     };
     same(
@@ -54,6 +49,13 @@ pub(crate) fn agree(lowers: &[&str], work: impl Fn(&Path)) {
     );
     oracle.assert_lowers_unchanged();
     subject.assert_lowers_unchanged();
+}
+
+/// The earliest mtime that this test can have written: coarse file times lag behind the clock, and
+/// what is planted is years older.
+pub(crate) fn written_in_this_test() -> i128 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    now.as_nanos().cast_signed() - 2_000_000_000
 }
 
 fn work_on(who: &str, mounted: Mounted, work: &impl Fn(&Path)) -> Tree {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use plyfs_layer::LayerRoot;
 use plyfs_sys::mount::{self, ancestry, mounts};
-use plyfs_sys::stat::{Kind, LayerIno, Stat, stat_fd, stat_opt};
+use plyfs_sys::stat::{Kind, LayerIno, Stat, stat_fd, stat_opt, statfs};
 use plyfs_sys::{At, Errno, Name, SysError, io, open, process};
 use plyfs_union::{UnionConfig, UpperRoots};
 
@@ -42,7 +42,7 @@ impl Opened {
 pub struct Assembled {
     /// The stack for the engine.
     pub config: UnionConfig,
-    /// Exclusive locks on upper and workdir, held as long as this lives.
+    /// Exclusive locks on upper and workdir (in this order), held as long as this lives.
     pub locks: Vec<OwnedFd>,
     /// Where to mount.
     pub target: Target,
@@ -200,6 +200,8 @@ fn open_target(path: &Path, layers: &[&[Opened]]) -> Result<Target, MountError> 
     }
     let fd = open::open_dir_path(path).map_err(|e| mountpoint_error(path, e))?;
     let dirs = ancestry(fd.as_fd()).map_err(|e| mountpoint_error(path, e))?;
+    // What the kernel remembers of a dead mount's root may still answer; figures never do.
+    statfs(fd.as_fd()).map_err(|e| mountpoint_error(path, e))?;
     for layer in layers.iter().copied().flatten() {
         // Mounting on a layer itself hides it from others and not from the daemon, which holds it
         // open; a mount below it would be found by the daemon and wait for itself.
@@ -253,7 +255,7 @@ fn lock<'a>(dirs: impl Iterator<Item = &'a Opened>) -> Result<Vec<OwnedFd>, Moun
     let until = Instant::now() + LOCK_PATIENCE;
     dirs.map(|dir| {
         let fd = open::open_dir_for_list(dir.root.as_fd())?;
-        while !io::try_lock(fd.as_fd())? || kernel_uses(dir) {
+        while !try_lock(&fd)? || kernel_uses(dir) {
             if Instant::now() >= until {
                 return Err(MountError::InUse(dir.place.clone()));
             }
@@ -262,6 +264,18 @@ fn lock<'a>(dirs: impl Iterator<Item = &'a Opened>) -> Result<Vec<OwnedFd>, Moun
         Ok(fd)
     })
     .collect()
+}
+
+/// Locks a directory; where the file system has no locks (some network ones) nobody can be kept
+/// out, which is no reason not to mount.
+fn try_lock(fd: &OwnedFd) -> Result<bool, SysError> {
+    match io::try_lock(fd.as_fd()) {
+        Err(e) if matches!(e.errno(), Errno::ENOLCK | Errno::EBADF | Errno::EOPNOTSUPP) => {
+            tracing::warn!("other mounts of this upper cannot be kept out: {e}");
+            Ok(true)
+        }
+        other => other,
+    }
 }
 
 /// Whether a kernel overlayfs mount that this process can see writes to the directory.
@@ -287,19 +301,20 @@ fn kernel_uses(dir: &Opened) -> bool {
     })
 }
 
-/// Kernel overlayfs refuses the workdir of a volatile mount until somebody has looked at it
-/// (`ovl_workdir_cleanup_recurse()`, "incompat").
+/// What a volatile mount that was not closed in order leaves in the workdir; kernel overlayfs too
+/// refuses it until somebody has looked at the upper and removed it (`ovl_workdir_cleanup_recurse()`, "incompat").
+const VOLATILE_MARKER: [&str; 3] = ["work", "incompat", "volatile"];
+
 fn check_volatile(work: &Opened) -> Result<(), MountError> {
-    let steps = ["work", "incompat", "volatile"];
     let mut at = open::open_path_at(At::object(&work.root))?;
-    for step in steps {
+    for step in VOLATILE_MARKER {
         let name = Name::new(step.as_bytes())?;
         match stat_opt(At::entry(at.as_fd(), name))? {
             Some(found) if found.kind() == Kind::Dir => at = open::open_dir(at.as_fd(), name)?,
             _ => return Ok(()),
         }
     }
-    let marker = work.place.path.join("work/incompat/volatile");
+    let marker = work.place.path.join(VOLATILE_MARKER.join("/"));
     Err(MountError::VolatileLeft {
         work: work.place.path.clone(),
         marker,

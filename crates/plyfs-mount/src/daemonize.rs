@@ -24,6 +24,12 @@ impl Ready {
         Self { pipe: None }
     }
 
+    /// Whether a parent process waits for the mount.
+    #[must_use]
+    pub fn is_awaited(&self) -> bool {
+        self.pipe.is_some()
+    }
+
     /// Lets go of terminal, working directory and standard descriptors, then lets the parent go.
     ///
     /// # Errors

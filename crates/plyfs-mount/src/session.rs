@@ -1,5 +1,5 @@
 //! The life of a mount: assemble, mount, serve, and leave nothing behind.
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -45,20 +45,40 @@ pub fn serve(mut spec: MountSpec, ready: Ready) -> Result<(), MountError> {
     }
     let state = describe(&spec, &target);
     let union = Union::open(config)?;
-    let (dev, mounted) = connect(target, &spec.settings)?;
+    let (dev, mounted) = match connect(target, &spec.settings) {
+        Ok(connected) => connected,
+        Err(e) => {
+            close_unused(&union);
+            return Err(e);
+        }
+    };
     let mounted = Arc::new(mounted);
+    // Before the first answer: who sees the mount work can ask about it.
+    let published = mounted
+        .entry
+        .as_ref()
+        .and_then(|e| Published::publish(e.dev, &state));
     let session = match Session::start(union.clone(), dev, spec.session.clone()) {
         Ok(session) => session,
         Err(e) => {
+            let gone = mounted.is_gone();
             mounted.leave();
+            if let Some(published) = published {
+                published.withdraw();
+            }
+            close_unused(&union);
+            // Unmounted before the first request: for a process in the foreground an end like
+            // any other.
+            if gone && !ready.is_awaited() {
+                return Ok(());
+            }
             return Err(MountError::Session(e));
         }
     };
-    let published = mounted.entry.as_ref().and_then(|entry| {
+    if let Some(entry) = &mounted.entry {
         let raised = mount::raise_readahead(entry.dev, READAHEAD_KIB);
         tracing::debug!(raised, "readahead");
-        Published::publish(entry.dev, &state)
-    });
+    }
     watch_signals(stop, Arc::clone(&mounted));
     let served = match ready.announce() {
         Ok(()) => session.run().map_err(MountError::Session),
@@ -72,6 +92,13 @@ pub fn serve(mut spec: MountSpec, ready: Ready) -> Result<(), MountError> {
         published.withdraw();
     }
     served
+}
+
+/// A view that was never mounted must not leave the mark of a volatile mount.
+fn close_unused(union: &Union) {
+    if let Err(e) = union.close() {
+        tracing::warn!("the upper stays marked as not closed: {e}");
+    }
 }
 
 fn describe(spec: &MountSpec, target: &Target) -> MountState {
@@ -111,7 +138,7 @@ fn connect(target: Target, settings: &MountSettings) -> Result<(OwnedFd, Mounted
         max_read: settings.max_read,
     };
     let direct = match &dev {
-        Some(dev) => mount::mount_fuse(std::os::fd::AsFd::as_fd(dev), &what),
+        Some(dev) => mount::mount_fuse(dev.as_fd(), &what),
         None => Err(SysError::new("mount", Errno::EPERM)),
     };
     let dev = match (direct, dev) {
@@ -163,6 +190,13 @@ impl Mounted {
             return self.path.is_some();
         };
         mount::mount_at(path).is_ok_and(|now| now.is_some_and(|n| n.id == entry.id))
+    }
+
+    /// Whether somebody has unmounted us.
+    fn is_gone(&self) -> bool {
+        self.entry.as_ref().is_some_and(|entry| {
+            mount::mounts().is_ok_and(|all| all.iter().all(|m| m.id != entry.id))
+        })
     }
 
     /// Takes the mount away: from now on when it is idle, else as soon as its users are done.

@@ -122,7 +122,6 @@ impl MountSpec {
             Meaning::Work => self.work = Some(path()),
             Meaning::RedirectDir => self.union.redirect_dir = redirect_dir(given)?,
             Meaning::Metacopy => self.union.metacopy = switch(given)?,
-            Meaning::Index => self.union.index = switch(given)?,
             Meaning::UserXattr => self.union.xattr_namespace = Some(XattrNamespace::User),
             Meaning::Volatile => self.union.volatile = true,
             Meaning::Fsync => self.union.volatile = !switch(given)?,
@@ -236,15 +235,15 @@ mod tests {
     #[test]
     fn values_mean_what_they_say() {
         let s = spec(
-            "lowerdir=/a\\:b:c,lowerdir+=/d:e,upperdir=u,workdir=w,redirect_dir=on,metacopy=on,\
-             index=off,userxattr,timeout=2.5,threads=3,max_write=65536,fsname=x,nosuid,fsync=0",
+            "lowerdir=/a\\:b:c,lowerdir+=/d:e,upperdir=u,workdir=w,redirect_dir=on,\
+             metacopy=on,index=off,userxattr,timeout=2.5,threads=3,max_write=65536,fsname=x,nosuid,fsync=0",
             Invoker::Root,
         )
         .unwrap();
         assert_eq!(s.lowers, [PathBuf::from("/a:b"), "c".into(), "/d:e".into()]);
         assert_eq!(s.upper, Some("u".into()));
         assert_eq!(s.union.redirect_dir, RedirectDir::On);
-        assert!(s.union.metacopy && s.union.volatile && !s.union.index);
+        assert!(s.union.volatile && s.union.metacopy);
         assert_eq!(s.union.xattr_namespace, Some(XattrNamespace::User));
         assert_eq!(s.session.timeout, Duration::from_millis(2500));
         assert_eq!((s.session.threads, s.session.max_write), (3, 65536));
@@ -285,7 +284,7 @@ mod tests {
             "threads=999",
             "max_write=1",
             "max_read=99999999999",
-            "metacopy=maybe",
+            "redirect_dir=maybe",
             "redirect_dir=1",
             "lowerdir=/a::/b",
             "lowerdir=:/a",

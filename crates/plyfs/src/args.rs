@@ -122,25 +122,27 @@ pub(crate) fn with_option_list(command: clap::Command) -> clap::Command {
 
 /// The mount options by what happens to them.
 pub(crate) fn option_list() -> String {
-    let mut effective = Vec::new();
-    let mut granted = Vec::new();
-    let mut idle = Vec::new();
+    let mut summaries = String::new();
+    let (mut flags, mut granted, mut idle) = (Vec::new(), Vec::new(), Vec::new());
     for def in OPTIONS {
         let name = match def.takes {
             Takes::Nothing | Takes::Either => def.name.to_owned(),
             Takes::Value => format!("{}=", def.name),
         };
-        match def.meaning {
-            Meaning::Granted => granted.push(name),
-            Meaning::GrantedIf(values, _) => granted.push(format!("{name}{}", values.join("|"))),
-            Meaning::NoEffect(_) => idle.push(name),
-            _ => effective.push(name),
+        match (def.meaning, def.meaning.summary()) {
+            (_, Some(summary)) => summaries.push_str(&format!("  {name:<14} {summary}\n")),
+            (Meaning::Granted, _) => granted.push(name),
+            (Meaning::GrantedIf(values, _), _) => {
+                granted.push(format!("{name}{}", values.join("|")));
+            }
+            (Meaning::NoEffect(_), _) => idle.push(name),
+            (_, None) => flags.push(name),
         }
     }
     format!(
-        "Options with an effect:\n{}\nTaken for granted:\n{}\n\
+        "Mount options:\n{summaries}Flags of any mount:\n{}\nTaken for granted:\n{}\n\
          Without effect (an error for `plyfs mount`, a warning for the mount program):\n{}",
-        wrapped(&effective),
+        wrapped(&flags),
         wrapped(&granted),
         wrapped(&idle)
     )

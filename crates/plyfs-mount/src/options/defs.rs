@@ -42,8 +42,6 @@ pub enum Meaning {
     RedirectDir,
     /// `metacopy=`.
     Metacopy,
-    /// `index=`.
-    Index,
     /// `userxattr`.
     UserXattr,
     /// `volatile`.
@@ -76,6 +74,36 @@ pub enum Meaning {
     GrantedIf(&'static [&'static str], &'static str),
     /// Known, but without effect, and this is why.
     NoEffect(&'static str),
+}
+
+impl Meaning {
+    /// What an option with this meaning is good for, where its name does not say it.
+    #[must_use]
+    pub fn summary(self) -> Option<&'static str> {
+        Some(match self {
+            Self::Lowers => "A:B...: lower layers, the first one topmost; write \\: for a colon",
+            Self::LowerAppend => "one more lower layer, below the others",
+            Self::Upper => "where changes are kept; without it the mount is read-only",
+            Self::Work => "where changes are prepared, on the file system of the upper",
+            Self::RedirectDir => {
+                "on|follow|nofollow|off: rename lower directories (default follow)"
+            }
+            Self::Metacopy => "on|off: chown and chmod without copying data (default off)",
+            Self::UserXattr => "keep marks in user.overlay.* attributes",
+            Self::Volatile => "never wait for the disk: faster, lost after a crash",
+            Self::Fsync => "0: the same as volatile",
+            Self::Timeout => "SECONDS the kernel may remember names and attributes (default: ever)",
+            Self::Threads => "number of threads that serve requests",
+            Self::Threaded => "0: one thread",
+            Self::MaxWrite => "largest write request in bytes",
+            Self::MaxRead => "largest read request in bytes",
+            Self::FsName => "source that df and mount show",
+            Self::Subtype => "X in the type fuse.X that df and mount show",
+            Self::AllowOther => "let other users in (root always does)",
+            Self::Set(_) | Self::Clear(_) => return None,
+            Self::Granted | Self::GrantedIf(..) | Self::NoEffect(_) => return None,
+        })
+    }
 }
 
 /// One option.
@@ -158,10 +186,14 @@ pub static OPTIONS: &[OptionDef] = &[
     // Kernel overlayfs.
     kernel("redirect_dir", Value, Meaning::RedirectDir),
     kernel("metacopy", Value, Meaning::Metacopy),
-    kernel("index", Value, Meaning::Index),
+    kernel(
+        "index",
+        Value,
+        GrantedIf(&["off"], "the index of hard links is not implemented"),
+    ),
     kernel("userxattr", Nothing, Meaning::UserXattr),
     kernel("volatile", Nothing, Meaning::Volatile),
-    kernel("xino", Value, GrantedIf(&["off", "auto"], OWN_INO)),
+    kernel("xino", Value, GrantedIf(&["on", "auto", "off"], OWN_INO)),
     kernel(
         "nfs_export",
         Value,

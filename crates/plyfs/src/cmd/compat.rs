@@ -40,9 +40,6 @@ fn mount_as_asked(request: MountRequest) -> Result<(), plyfs_mount::MountError> 
 fn help() -> String {
     format!(
         "usage: fuse-overlayfs [-f] [-d] [-o OPTION[,OPTION...]]... [SOURCE] MOUNTPOINT\n\n  \
-         -o lowerdir=A[:B...]  lower layers, the first one topmost; \\: for a colon in a path\n  \
-         -o upperdir=U         upper layer; without it the mount is read-only\n  \
-         -o workdir=W          where changes are prepared, on the file system of the upper\n  \
          -f                    stay in the foreground\n  \
          -d, --debug           log to stderr; implies -f\n  \
          -h, --help            this text\n  \

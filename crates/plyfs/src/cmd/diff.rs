@@ -1,5 +1,6 @@
 //! `plyfs diff`: what an upper layer changes, for people and for programs.
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use plyfs_mount::state::Watched;
@@ -9,6 +10,9 @@ use serde::Serialize;
 use crate::args::DiffArgs;
 use crate::diff::{Change, changes};
 use crate::output;
+
+/// How long a new mount may take to tell its layers.
+const STATE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Prints the changes.
 pub(crate) fn run(args: DiffArgs) -> anyhow::Result<()> {
@@ -35,7 +39,7 @@ pub(crate) fn run(args: DiffArgs) -> anyhow::Result<()> {
 /// Upper and lowers of a live mount, as its daemon has told.
 fn layers_of(mountpoint: &std::path::Path) -> anyhow::Result<(PathBuf, Vec<PathBuf>)> {
     let entry = unmount::find(mountpoint)?;
-    let Some(watched) = Watched::open(entry.dev) else {
+    let Some(watched) = wait_for_state(entry.dev) else {
         bail!("{mountpoint:?} does not tell its layers: name them with --upper and --lower");
     };
     let Some(upper) = watched.state.upper.as_ref() else {
@@ -45,6 +49,18 @@ fn layers_of(mountpoint: &std::path::Path) -> anyhow::Result<(PathBuf, Vec<PathB
         upper.to_path(),
         watched.state.lowers.iter().map(|l| l.to_path()).collect(),
     ))
+}
+
+/// A mount is in the tree a moment before its daemon tells about it.
+fn wait_for_state(dev: (u32, u32)) -> Option<Watched> {
+    let until = Instant::now() + STATE_PATIENCE;
+    loop {
+        let found = Watched::open(dev);
+        if found.is_some() || Instant::now() >= until {
+            return found;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
 }
 
 #[derive(Serialize)]

@@ -174,8 +174,11 @@ fn attributes_differ(a: &Dir, b: &Dir) -> Result<bool> {
     Ok(facts(&a.stat) != facts(&b.stat) || xattrs(a.top())? != xattrs(b.top())?)
 }
 
+/// Names and values of extended attributes.
+type Xattrs = Vec<(Vec<u8>, Option<Vec<u8>>)>;
+
 /// Extended attributes except the overlay's own marks.
-fn xattrs(at: Option<At<'_>>) -> Result<Vec<(Vec<u8>, Option<Vec<u8>>)>> {
+fn xattrs(at: Option<At<'_>>) -> Result<Xattrs> {
     let Some(at) = at else { return Ok(Vec::new()) };
     let mut names = xattr::list(at)?;
     names.retain(|n| {

@@ -18,5 +18,6 @@ mod realroot;
 mod remove;
 mod rename;
 mod support;
+mod tidy;
 mod userns;
 mod xattrs;

@@ -1,13 +1,12 @@
 //! The judge's command line: how many cases, from which seed, against whom, and the report.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use clap::Parser;
+use serde::{Deserialize, Serialize};
 
 use super::case::Case;
 use super::gen_ops::{Generator, layer_steps};
@@ -15,7 +14,9 @@ use super::gen_stack::stack;
 use super::mounts::Implementation;
 use super::rng::Rng;
 use super::runner::{Failure, Runner, Source, Verdict};
-use super::shrink::shrink;
+use super::shrink::{Again, shrink};
+use super::supervise::{TALLY, TRACE, supervise};
+use super::trace::Trace;
 use super::watch::Watch;
 use super::{ns, outcome};
 
@@ -28,122 +29,137 @@ use super::{ns, outcome};
 pub struct Arguments {
     /// Seed of the first case; the others follow it.
     #[arg(long, default_value_t = 1)]
-    seed: u64,
+    pub(crate) seed: u64,
     /// How many cases to run.
     #[arg(long, default_value_t = 200)]
-    count: u64,
+    pub(crate) count: u64,
     /// Steps in a case.
     #[arg(long, default_value_t = 40)]
-    ops: usize,
+    pub(crate) ops: usize,
     /// Run until this many minutes have passed, whatever the count.
     #[arg(long)]
-    minutes: Option<u64>,
+    pub(crate) minutes: Option<u64>,
     /// Who is judged: `plyfs`, `kernel` (finds nothing, or the judge is wrong), or a mount program.
     #[arg(long, default_value = "plyfs")]
-    subject: String,
+    pub(crate) subject: String,
     /// Mount options for both sides, such as `redirect_dir=on,metacopy=on`.
     #[arg(long, default_value = "")]
-    options: String,
+    pub(crate) options: String,
     /// Mount options for the subject alone.
     #[arg(long, default_value = "")]
-    subject_options: String,
+    pub(crate) subject_options: String,
     /// Percent of cases whose top lower was written by an earlier kernel mount with redirects and
     /// metacopy.
     #[arg(long, default_value_t = 15)]
-    layered: u64,
+    pub(crate) layered: u64,
     /// Keep the layers in this directory instead of on a fresh tmpfs per case.
     #[arg(long)]
-    backing: Option<PathBuf>,
+    pub(crate) backing: Option<PathBuf>,
     /// Facts that do not count, such as `nlink,d_ino`: to look past a known difference.
     #[arg(long, value_delimiter = ',')]
-    ignore: Vec<String>,
+    pub(crate) ignore: Vec<String>,
     /// Stop after this many different failures.
     #[arg(long, default_value_t = 10)]
-    max_failures: usize,
+    pub(crate) max_failures: usize,
     /// Seconds to spend on making one failing case small.
     #[arg(long, default_value_t = 30)]
-    shrink_seconds: u64,
+    pub(crate) shrink_seconds: u64,
     /// Seconds without progress after which the subject counts as hung.
     #[arg(long, default_value_t = 15)]
-    hang_seconds: u64,
+    pub(crate) hang_seconds: u64,
     /// Write each small failing case into this directory.
     #[arg(long)]
-    keep: Option<PathBuf>,
+    pub(crate) keep: Option<PathBuf>,
     /// Run these cases instead of random ones.
-    #[arg(long, num_args = 1..)]
-    replay: Vec<PathBuf>,
+    #[arg(long, num_args = 0..)]
+    pub(crate) replay: Vec<PathBuf>,
     /// Processes that share the work.
     #[arg(long, default_value_t = 1)]
-    jobs: u64,
+    pub(crate) jobs: u64,
     /// Distance between the seeds of one process (set by --jobs).
     #[arg(long, default_value_t = 1, hide = true)]
-    stride: u64,
+    pub(crate) stride: u64,
+    /// Work in this directory and keep there what is being done (set for each process).
+    #[arg(long, hide = true)]
+    pub(crate) scratch: Option<PathBuf>,
     /// Print how often each operation ended how.
     #[arg(long)]
-    coverage: bool,
+    pub(crate) coverage: bool,
     /// Print every seed as it is run.
     #[arg(long, short)]
-    verbose: bool,
+    pub(crate) verbose: bool,
 }
 
 /// What a run found.
-#[derive(Debug, Default)]
-struct Tally {
-    run: u64,
-    without_oracle: u64,
-    failed: u64,
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Tally {
+    pub(crate) run: u64,
+    pub(crate) without_oracle: u64,
+    pub(crate) failed: u64,
     /// How often each kind of failure came.
-    kinds: BTreeMap<String, u64>,
+    pub(crate) kinds: BTreeMap<String, u64>,
+    /// How often each operation ended how on the oracle.
+    pub(crate) coverage: BTreeMap<String, u64>,
 }
 
 /// Runs the judge; true when no difference was found.
 pub fn run(arguments: &Arguments) -> Result<bool> {
-    if arguments.jobs > 1 && arguments.replay.is_empty() {
-        return run_jobs(arguments);
-    }
+    let Some(scratch) = &arguments.scratch else {
+        return supervise(arguments);
+    };
     outcome::start_clock();
     ns::enter()?;
-    let watch = Watch::start(Duration::from_secs(arguments.hang_seconds));
-    let base = arguments.backing.clone().unwrap_or_else(std::env::temp_dir);
-    let scratch = tempfile::Builder::new()
-        .prefix("judge-")
-        .tempdir_in(&base)?;
     let runner = Runner {
-        scratch: scratch.path().to_owned(),
+        scratch: scratch.clone(),
         tmpfs: arguments.backing.is_none(),
         subject: subject(&arguments.subject)?,
         subject_options: arguments.subject_options.clone(),
         ignored: arguments.ignore.clone(),
-        watch,
+        watch: Watch::start(Duration::from_secs(arguments.hang_seconds)),
+        trace: Trace::new(&scratch.join(TRACE))?,
         coverage: Default::default(),
     };
-    std::fs::set_permissions(
-        scratch.path(),
-        std::os::unix::fs::PermissionsExt::from_mode(0o755),
-    )?;
-    let start = Instant::now();
-    let tally = if arguments.replay.is_empty() {
-        random(arguments, &runner, start)?
+    let mut tally = if arguments.replay.is_empty() {
+        random(arguments, &runner)?
     } else {
         replay(&arguments.replay, &runner)?
     };
-    if arguments.coverage {
-        for ((verb, ending), count) in runner.coverage.borrow().iter() {
-            println!("  {count:6} {verb} {ending}");
-        }
-    }
-    for (key, count) in &tally.kinds {
-        println!("  {count:5} x {key}");
-    }
-    println!(
-        "judge: {} sequences against {}, {} differ, {} not mountable, {:.1} s",
-        tally.run,
-        arguments.subject,
-        tally.failed,
-        tally.without_oracle,
-        start.elapsed().as_secs_f64()
-    );
+    tally.coverage = runner.coverage.take();
+    tell(&tally)?;
     Ok(tally.failed == 0)
+}
+
+/// Tells the parent what was found so far.
+fn tell(tally: &Tally) -> Result<()> {
+    println!("{TALLY}{}", serde_json::to_string(tally)?);
+    Ok(())
+}
+
+impl Arguments {
+    /// These arguments for a process that does the work, without the files to replay.
+    pub(crate) fn words(&self) -> Vec<String> {
+        let mut words = vec![
+            format!("--seed={}", self.seed),
+            format!("--stride={}", self.stride),
+            format!("--count={}", self.count),
+            format!("--ops={}", self.ops),
+            format!("--subject={}", self.subject),
+            format!("--options={}", self.options),
+            format!("--subject-options={}", self.subject_options),
+            format!("--layered={}", self.layered),
+            format!("--max-failures={}", self.max_failures),
+            format!("--shrink-seconds={}", self.shrink_seconds),
+            format!("--ignore={}", self.ignore.join(",")),
+            format!("--hang-seconds={}", self.hang_seconds),
+        ];
+        words.extend(self.minutes.map(|minutes| format!("--minutes={minutes}")));
+        let dir = |name: &str, dir: &PathBuf| format!("--{name}={}", dir.display());
+        words.extend(self.backing.iter().map(|path| dir("backing", path)));
+        words.extend(self.keep.iter().map(|path| dir("keep", path)));
+        words.extend(self.coverage.then(|| "--coverage".to_owned()));
+        words.extend(self.verbose.then(|| "--verbose".to_owned()));
+        words
+    }
 }
 
 fn subject(name: &str) -> Result<Implementation> {
@@ -155,7 +171,8 @@ fn subject(name: &str) -> Result<Implementation> {
     Ok(Implementation::Program(words))
 }
 
-fn random(arguments: &Arguments, runner: &Runner, start: Instant) -> Result<Tally> {
+fn random(arguments: &Arguments, runner: &Runner) -> Result<Tally> {
+    let start = Instant::now();
     let mut tally = Tally::default();
     let limit = arguments
         .minutes
@@ -169,6 +186,7 @@ fn random(arguments: &Arguments, runner: &Runner, start: Instant) -> Result<Tall
         if arguments.verbose {
             println!("seed {seed}");
         }
+        runner.trace.number(seed);
         let mut rng = Rng::new(seed);
         let mut case = stack(&mut rng);
         case.options = arguments.options.clone();
@@ -192,11 +210,14 @@ fn random(arguments: &Arguments, runner: &Runner, start: Instant) -> Result<Tall
             }
             Verdict::Different(failure) => {
                 tally.failed += 1;
+                // Told at once: the next case may be the end of this process.
                 let times = tally.kinds.entry(failure.key.clone()).or_default();
                 *times += 1;
                 if *times == 1 {
-                    report(arguments, runner, seed, &case, &failure)?;
+                    let mut again = |case: &mut Case| runner.run(case, Source::Replay);
+                    report(arguments, &mut again, seed, &case, &failure)?;
                 }
+                tell(&tally)?;
             }
         }
         seed += arguments.stride;
@@ -205,15 +226,15 @@ fn random(arguments: &Arguments, runner: &Runner, start: Instant) -> Result<Tall
 }
 
 /// Shrinks a failure and prints it in the form that `--replay` reads.
-fn report(
+pub(crate) fn report(
     arguments: &Arguments,
-    runner: &Runner,
+    run: &mut Again<'_>,
     seed: u64,
     case: &Case,
     failure: &Failure,
 ) -> Result<()> {
     let limit = Duration::from_secs(arguments.shrink_seconds);
-    let (case, failure) = shrink(runner, case, failure, limit)?;
+    let (case, failure) = shrink(run, case, failure, limit)?;
     let text = format!("# seed {seed}\n{}{}", describe(&failure), case.to_text()?);
     println!("{text}");
     if let Some(dir) = &arguments.keep {
@@ -237,8 +258,9 @@ fn describe(failure: &Failure) -> String {
 
 fn replay(paths: &[PathBuf], runner: &Runner) -> Result<Tally> {
     let mut tally = Tally::default();
-    for path in paths {
+    for (number, path) in paths.iter().enumerate() {
         let mut case = read_case(path)?;
+        runner.trace.number(number as u64);
         tally.run += 1;
         match runner.run(&mut case, Source::Replay)? {
             Verdict::Same => println!("{}: same", path.display()),
@@ -259,80 +281,4 @@ fn replay(paths: &[PathBuf], runner: &Runner) -> Result<Tally> {
 fn read_case(path: &Path) -> Result<Case> {
     let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
     Case::from_text(&text).with_context(|| path.display().to_string())
-}
-
-/// Splits the seeds over processes: a mount namespace, ids and a umask belong to one process each.
-fn run_jobs(arguments: &Arguments) -> Result<bool> {
-    let me = std::env::current_exe()?;
-    let mut children = Vec::new();
-    for job in 0..arguments.jobs {
-        let mut command = Command::new(&me);
-        let share = (arguments.count + arguments.jobs - 1 - job) / arguments.jobs;
-        command
-            .args(child_words(arguments, job, share))
-            .stdout(Stdio::piped());
-        children.push(command.spawn().context("starting a judge process")?);
-    }
-    let mut good = true;
-    let readers: Vec<_> = children
-        .iter_mut()
-        .filter_map(|child| child.stdout.take())
-        .map(|out| {
-            std::thread::spawn(move || {
-                for line in BufReader::new(out).lines().map_while(Result::ok) {
-                    println!("{line}");
-                }
-            })
-        })
-        .collect();
-    for mut child in children {
-        let status = child.wait()?;
-        good &= status.success();
-        if status.code().is_none_or(|code| code > 1) {
-            bail!("a judge process ended with {status}");
-        }
-    }
-    for reader in readers {
-        if reader.join().is_err() {
-            bail!("a reader of a judge process's output panicked");
-        }
-    }
-    Ok(good)
-}
-
-fn child_words(arguments: &Arguments, job: u64, share: u64) -> Vec<String> {
-    let mut words = vec![
-        format!("--seed={}", arguments.seed + job),
-        format!("--stride={}", arguments.jobs),
-        format!("--count={share}"),
-        format!("--ops={}", arguments.ops),
-        format!("--subject={}", arguments.subject),
-        format!("--options={}", arguments.options),
-        format!("--subject-options={}", arguments.subject_options),
-        format!("--layered={}", arguments.layered),
-        format!("--max-failures={}", arguments.max_failures),
-        format!("--shrink-seconds={}", arguments.shrink_seconds),
-        format!("--ignore={}", arguments.ignore.join(",")),
-        format!("--hang-seconds={}", arguments.hang_seconds),
-    ];
-    words.extend(
-        arguments
-            .minutes
-            .map(|minutes| format!("--minutes={minutes}")),
-    );
-    words.extend(
-        arguments
-            .backing
-            .iter()
-            .map(|dir| format!("--backing={}", dir.display())),
-    );
-    words.extend(
-        arguments
-            .keep
-            .iter()
-            .map(|dir| format!("--keep={}", dir.display())),
-    );
-    words.extend(arguments.coverage.then(|| "--coverage".to_owned()));
-    words.extend(arguments.verbose.then(|| "--verbose".to_owned()));
-    words
 }

@@ -26,7 +26,9 @@ mod runner;
 mod shrink;
 mod side;
 mod stream;
+mod supervise;
 mod text;
+mod trace;
 mod view;
 mod watch;
 

@@ -117,7 +117,9 @@ impl Daemon {
         let log = at.with_extension("log");
         let out = File::options().create(true).append(true).open(&log)?;
         let before = at.metadata()?.dev();
-        let child = Command::new(program)
+        // The subject ends with the judge's process, however that ends.
+        let child = Command::new("setpriv")
+            .args(["--pdeathsig", "KILL", "--", program])
             .args(arguments)
             .args(["-f", "-o", options])
             .arg(at)

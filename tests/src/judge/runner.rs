@@ -18,6 +18,7 @@ use super::ops::{Op, Stamp, Step, Who};
 use super::outcome::{Outcome, Rules};
 use super::side::Side;
 use super::text::Bytes;
+use super::trace::Trace;
 use super::view::{TreeDifference, View};
 use super::watch::Watch;
 
@@ -78,12 +79,14 @@ pub(crate) struct Runner {
     pub(crate) ignored: Vec<String>,
     pub(crate) watch: Arc<Watch>,
     /// How often each operation ended how on the oracle.
-    pub(crate) coverage: RefCell<BTreeMap<(String, String), u64>>,
+    pub(crate) coverage: RefCell<BTreeMap<String, u64>>,
+    pub(crate) trace: Trace,
 }
 
 impl Runner {
     /// Runs a case in a place of its own and removes it again.
     pub(crate) fn run(&self, case: &mut Case, source: Source) -> Result<Verdict> {
+        self.trace.case(case)?;
         let place = self.scratch.join("case");
         std::fs::create_dir(&place).with_context(|| format!("mkdir {}", place.display()))?;
         if self.tmpfs {
@@ -291,6 +294,7 @@ impl Pair<'_> {
                 }
                 Source::Generate(..) => return Ok(None),
             };
+            self.runner.trace.step(&step)?;
             let (worked, failure) = self.step(&step)?;
             if let Some(mut failure) = failure {
                 failure.step = index;
@@ -327,7 +331,7 @@ impl Pair<'_> {
         }
         let (oracle, subject) = (&outcomes[0], &outcomes[1]);
         let verb = step.op.verb();
-        let ending = (verb.clone(), oracle.ending().to_owned());
+        let ending = format!("{verb} {}", oracle.ending());
         *self.runner.coverage.borrow_mut().entry(ending).or_default() += 1;
         if self.runner.watch.take_fired() {
             return Ok((

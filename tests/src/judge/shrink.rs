@@ -5,17 +5,20 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 
 use super::case::{Case, Entry};
-use super::runner::{Failure, Runner, Source, Verdict};
+use super::runner::{Failure, Verdict};
+
+/// Runs a case once more.
+pub(crate) type Again<'a> = dyn FnMut(&mut Case) -> Result<Verdict> + 'a;
 
 /// The smallest case found within `limit` that fails with the same key, and its failure.
 pub(crate) fn shrink(
-    runner: &Runner,
+    run: &mut Again<'_>,
     case: &Case,
     failure: &Failure,
     limit: Duration,
 ) -> Result<(Case, Failure)> {
     let mut shrinker = Shrinker {
-        runner,
+        run,
         best: case.clone(),
         failure: failure.clone(),
         deadline: Instant::now() + limit,
@@ -30,14 +33,14 @@ pub(crate) fn shrink(
     }
 }
 
-struct Shrinker<'a> {
-    runner: &'a Runner,
+struct Shrinker<'a, 'b> {
+    run: &'a mut Again<'b>,
     best: Case,
     failure: Failure,
     deadline: Instant,
 }
 
-impl Shrinker<'_> {
+impl Shrinker<'_, '_> {
     fn late(&self) -> bool {
         Instant::now() > self.deadline
     }
@@ -48,7 +51,7 @@ impl Shrinker<'_> {
             return Ok(false);
         }
         // A smaller case may be no stack at all (no layer left): then it is no smaller failure either.
-        let Ok(Verdict::Different(found)) = self.runner.run(&mut case, Source::Replay) else {
+        let Ok(Verdict::Different(found)) = (self.run)(&mut case) else {
             return Ok(false);
         };
         let same = found.key == self.failure.key;

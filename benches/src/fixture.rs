@@ -1,0 +1,180 @@
+//! The lower layers that workloads run on: made once, kept between runs, never changed.
+mod archive;
+mod plant;
+mod tree;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use serde::Serialize;
+
+pub use archive::Archive;
+pub(crate) use plant::{BLOCK, fill_block, small_content, small_path};
+pub(crate) use tree::walk;
+
+/// Raised whenever a kept fixture would no longer be what the code makes.
+const VERSION: u32 = 1;
+
+/// What the lower layers hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// Nothing.
+    Empty,
+    /// The names of a real root file system; the files are as large as there, but holes.
+    Tree,
+    /// Small files of 0.5 to 8 kB, a hundred in a directory.
+    Small,
+    /// One large file.
+    Big,
+    /// One directory with very many names.
+    Crowd,
+}
+
+impl Kind {
+    /// Whether the files hold bytes that are worth having in the page cache.
+    pub(crate) fn has_content(self) -> bool {
+        matches!(self, Self::Small | Self::Big)
+    }
+}
+
+/// A kind of content, spread over a number of layers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Fixture {
+    /// What.
+    pub kind: Kind,
+    /// Over how many layers; every file is in one of them, chosen by a hash of its path.
+    pub layers: usize,
+}
+
+/// How much there is to work on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Sizes {
+    /// Entries of [`Kind::Tree`].
+    pub tree: usize,
+    /// Files of [`Kind::Small`], and files created by workloads.
+    pub small: usize,
+    /// Bytes of [`Kind::Big`].
+    pub big: u64,
+    /// Names of [`Kind::Crowd`].
+    pub crowd: usize,
+    /// Bytes that the rewriting workload rewrites in one pass.
+    pub rewrite: u64,
+    /// Files in the archive of source code.
+    pub archive: usize,
+}
+
+impl Sizes {
+    /// What results are published for.
+    pub const FULL: Self = Self {
+        tree: 20_000,
+        small: 10_000,
+        big: 1 << 30,
+        crowd: 100_000,
+        rewrite: 16 << 20,
+        archive: 5_000,
+    };
+
+    /// A tenth of it, for a first impression.
+    pub const QUICK: Self = Self {
+        tree: 2_000,
+        small: 1_000,
+        big: 128 << 20,
+        crowd: 10_000,
+        rewrite: 4 << 20,
+        archive: 500,
+    };
+
+    fn of(&self, kind: Kind) -> u64 {
+        match kind {
+            Kind::Empty => 0,
+            Kind::Tree => self.tree as u64,
+            Kind::Small => self.small as u64,
+            Kind::Big => self.big,
+            Kind::Crowd => self.crowd as u64,
+        }
+    }
+}
+
+/// A fixture on disk.
+#[derive(Debug)]
+pub struct Built {
+    /// Lower layers, topmost first.
+    pub lowers: Vec<PathBuf>,
+    /// Directories of the merged view except the root, relative, parents first.
+    pub dirs: Vec<PathBuf>,
+    /// Regular files of the merged view, relative, sorted.
+    pub files: Vec<PathBuf>,
+    /// Entries of the merged view except the root: directories, files and symbolic links.
+    pub entries: u64,
+    /// Bytes in all regular files.
+    pub bytes: u64,
+}
+
+/// The fixtures of one run; each is made when it is first asked for.
+#[derive(Debug)]
+pub(crate) struct Fixtures {
+    dir: PathBuf,
+    sizes: Sizes,
+    built: BTreeMap<Fixture, Arc<Built>>,
+    archive: Option<Arc<Archive>>,
+}
+
+impl Fixtures {
+    /// Fixtures that are kept in `dir`.
+    pub(crate) fn new(dir: PathBuf, sizes: Sizes) -> Self {
+        Self {
+            dir,
+            sizes,
+            built: BTreeMap::new(),
+            archive: None,
+        }
+    }
+
+    /// The layers of `fixture`.
+    pub(crate) fn get(&mut self, fixture: Fixture) -> Result<Arc<Built>> {
+        if let Some(built) = self.built.get(&fixture) {
+            return Ok(Arc::clone(built));
+        }
+        let size = self.sizes.of(fixture.kind);
+        let name = format!("{:?}-{size}-{}-v{VERSION}", fixture.kind, fixture.layers);
+        let dir = self.dir.join(name.to_lowercase());
+        keep(&dir, |partial| plant::plant(fixture, size, partial))?;
+        let lowers: Vec<_> = (0..fixture.layers)
+            .map(|i| dir.join(i.to_string()))
+            .collect();
+        let built = Arc::new(tree::take_stock(lowers)?);
+        self.built.insert(fixture, Arc::clone(&built));
+        Ok(built)
+    }
+
+    /// The archive of source code.
+    pub(crate) fn archive(&mut self) -> Result<Arc<Archive>> {
+        if let Some(archive) = &self.archive {
+            return Ok(Arc::clone(archive));
+        }
+        let dir = self
+            .dir
+            .join(format!("archive-{}-v{VERSION}", self.sizes.archive));
+        keep(&dir, |partial| archive::pack(partial, self.sizes.archive))?;
+        let archive = Arc::new(archive::read(&dir)?);
+        self.archive = Some(Arc::clone(&archive));
+        Ok(archive)
+    }
+}
+
+/// Makes `dir` unless it is there; a half-made one never gets the name.
+fn keep(dir: &Path, make: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    if dir.is_dir() {
+        return Ok(());
+    }
+    let partial = dir.with_extension("partial");
+    if partial.exists() {
+        fs::remove_dir_all(&partial).with_context(|| format!("remove {}", partial.display()))?;
+    }
+    fs::create_dir_all(&partial).with_context(|| format!("create {}", partial.display()))?;
+    make(&partial).with_context(|| format!("make the fixture {}", dir.display()))?;
+    fs::rename(&partial, dir).with_context(|| format!("rename {}", partial.display()))
+}

@@ -1,0 +1,31 @@
+//! How fast is plyfs beside kernel overlayfs, on the same files, in the same minutes?
+//!
+//! A [`Subject`] is a file system that can merge a stack of layers; a [`Workload`] is something
+//! people do to one. [`run`] takes one sample of every pair in every round: the rounds are the
+//! outer loop and the order of the subjects rotates, so that whatever else the machine does hits
+//! all of them. Each sample has a fresh mount with a fresh upper, and the result of the work is
+//! checked, so that a subject which does nothing cannot win.
+#![forbid(unsafe_code)]
+
+mod daemon;
+mod fixture;
+mod machine;
+mod markdown;
+mod report;
+mod runner;
+mod sample;
+mod site;
+mod stats;
+mod subject;
+mod workload;
+
+pub use fixture::{Archive, Built, Fixture, Kind, Sizes};
+pub use machine::Machine;
+pub use markdown::{markdown, table};
+pub use report::{Cell, Report};
+pub use runner::{Plan, Progress, isolate, run};
+pub use sample::Sample;
+pub use site::{Site, Stack, Touch};
+pub use stats::Summary;
+pub use subject::{KernelOverlay, Mounted, Plain, Program, Subject};
+pub use workload::{Start, Workload, all as workloads};

@@ -78,9 +78,16 @@ impl StoredPath {
 /// The directories that may hold state files, the one to write first.
 fn directories() -> Vec<PathBuf> {
     let system = (process::euid() == 0).then(|| PathBuf::from("/run/plyfs"));
-    let runtime = std::env::var_os("XDG_RUNTIME_DIR").filter(|d| Path::new(d).is_absolute());
-    let own = runtime.map(|dir| Path::new(&dir).join("plyfs"));
-    system.into_iter().chain(own).collect()
+    let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
+    let runtime = runtime.filter(|dir| dir.is_absolute()).or_else(|| {
+        // su and cron set no XDG_RUNTIME_DIR.
+        let usual = PathBuf::from(format!("/run/user/{}", process::euid()));
+        usual.is_dir().then_some(usual)
+    });
+    system
+        .into_iter()
+        .chain(runtime.map(|dir| dir.join("plyfs")))
+        .collect()
 }
 
 fn file_name(dev: (u32, u32)) -> String {

@@ -7,8 +7,11 @@ use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
+use plyfs_mount::error::UnmountError;
 use plyfs_mount::unmount;
 use plyfs_sys::mount::Unmount;
 use plyfs_sys::process::{self, StopSignals};
@@ -32,7 +35,11 @@ const BASE_FILES: [&str; 8] = [
 /// What this machine is, as a second layer.
 const MACHINE_FILES: [&str; 3] = ["/proc/version", "/proc/cpuinfo", "/proc/filesystems"];
 /// Exit status after Ctrl-C, as shells have it.
-const INTERRUPTED: i32 = 130;
+const EXIT_INTERRUPTED: i32 = 130;
+/// How long cleaning up after Ctrl-C may take.
+const CLEANING_PATIENCE: Duration = Duration::from_secs(10);
+/// Set once a signal has come.
+static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
 /// Runs the demonstration and leaves nothing behind, whatever happens.
 pub(crate) fn run(args: &DemoArgs) -> anyhow::Result<()> {
@@ -41,9 +48,15 @@ pub(crate) fn run(args: &DemoArgs) -> anyhow::Result<()> {
         "the demo mounts a file system, for which it needs root or a user namespace of its own: \
          try `sudo plyfs demo` or `unshare -Urm plyfs demo`"
     );
+    // Blocked first, so that Ctrl-C cannot end the process between making and cleaning up.
+    let stop = StopSignals::block()?;
     let stage = Stage::new(args.dir.as_deref())?;
-    stage.clean_up_on_signal()?;
+    stage.clean_up_on(stop)?;
     let shown = show(&stage);
+    while INTERRUPTED.load(Ordering::Acquire) {
+        // Whatever failed, failed because the other thread is cleaning up; it ends the process.
+        std::thread::park();
+    }
     let cleaned = stage.close();
     shown.and(cleaned)?;
     line("Done: the mount and the temporary directory are gone.")
@@ -81,17 +94,24 @@ impl Stage {
     }
 
     /// Ctrl-C ends the demo from a thread of its own: the main one may wait for the mount.
-    fn clean_up_on_signal(&self) -> anyhow::Result<()> {
-        let stop = StopSignals::block()?;
+    fn clean_up_on(&self, stop: StopSignals) -> anyhow::Result<()> {
         let (merged, dir) = (self.merged.clone(), self.dir.path().to_path_buf());
         std::thread::Builder::new()
             .name("signals".into())
             .spawn(move || {
-                if stop.wait().is_ok() {
-                    take_away(&merged);
-                    drop(fs::remove_dir_all(dir));
-                    std::process::exit(INTERRUPTED);
+                if stop.wait().is_err() {
+                    return;
                 }
+                INTERRUPTED.store(true, Ordering::Release);
+                let until = Instant::now() + CLEANING_PATIENCE;
+                // The main thread may just be adding a file or starting the mount.
+                while dir.exists() && Instant::now() < until {
+                    take_away(&merged);
+                    if fs::remove_dir_all(&dir).is_err() {
+                        std::thread::sleep(Duration::from_millis(10));
+                    }
+                }
+                std::process::exit(EXIT_INTERRUPTED);
             })?;
         Ok(())
     }
@@ -107,10 +127,9 @@ impl Stage {
 
 /// Unmounts if something is mounted; the temporary directory cannot be removed before.
 fn take_away(merged: &Path) {
-    if unmount::find(merged).is_ok()
-        && let Err(e) = unmount::unmount(merged, Unmount::Lazy)
-    {
-        crate::output::complain(e);
+    match unmount::unmount(merged, Unmount::Lazy) {
+        Ok(()) | Err(UnmountError::NotMounted { .. }) => {}
+        Err(e) => crate::output::complain(e),
     }
 }
 

@@ -298,4 +298,17 @@ mod tests {
             assert_eq!(CalledAs::from_program(OsStr::new(name)), want, "{name}");
         }
     }
+
+    proptest::proptest! {
+        #[test]
+        fn no_words_make_it_panic(
+            words in proptest::collection::vec("(-o|-[a-zA-Z]{0,3}|--[a-z]{0,4}|[a-z=,:\\\\\"]{0,12})", 0..6),
+        ) {
+            for called in [CalledAs::Plyfs, CalledAs::FuseOverlayfs, CalledAs::MountHelper] {
+                for who in [Invoker::Root, Invoker::User] {
+                    drop(read(words.iter().map(OsString::from), called, who));
+                }
+            }
+        }
+    }
 }

@@ -34,12 +34,16 @@ impl Ready {
     ///
     /// # Errors
     /// When the parent is gone: whoever wanted the mount has given up on it.
-    pub fn announce(mut self) -> Result<(), MountError> {
+    pub fn announce(&mut self) -> Result<(), MountError> {
+        if self.pipe.is_none() {
+            return Ok(());
+        }
+        process::leave_session()?;
+        process::release_stdio()?;
+        // From here on nobody reads what the daemon has to say.
         let Some(mut pipe) = self.pipe.take() else {
             return Ok(());
         };
-        process::leave_session()?;
-        process::release_stdio()?;
         pipe.write_all(&[READY])
             .map_err(|e| sys("write", &e).into())
     }
@@ -54,7 +58,7 @@ fn sys(call: &'static str, e: &std::io::Error) -> SysError {
 /// # Errors
 /// Why the mount was not made, as the child tells it.
 pub fn in_background(
-    serve: impl FnOnce(Ready) -> Result<(), MountError>,
+    serve: impl FnOnce(&mut Ready) -> Result<(), MountError>,
 ) -> Result<(), MountError> {
     let (mut reader, writer) = std::io::pipe().map_err(|e| sys("pipe2", &e))?;
     match process::fork()? {
@@ -104,20 +108,17 @@ fn verdict(message: &[u8], child: &Child) -> Result<(), MountError> {
     }
 }
 
-fn run_child(writer: PipeWriter, serve: impl FnOnce(Ready) -> Result<(), MountError>) -> i32 {
-    let Ok(mut own) = writer.try_clone() else {
-        return 1;
-    };
-    match serve(Ready { pipe: Some(writer) }) {
-        Ok(()) => 0,
-        Err(e) => {
-            let mut message = vec![FAILED];
-            message.extend_from_slice(e.to_string().as_bytes());
-            // Once the mount has answered the parent is gone and nobody reads.
-            if own.write_all(&message).is_err() {
-                tracing::error!("{e}");
-            }
-            1
-        }
+fn run_child(writer: PipeWriter, serve: impl FnOnce(&mut Ready) -> Result<(), MountError>) -> i32 {
+    let mut ready = Ready { pipe: Some(writer) };
+    let Err(e) = serve(&mut ready) else { return 0 };
+    let mut message = vec![FAILED];
+    message.extend_from_slice(e.to_string().as_bytes());
+    let told = ready
+        .pipe
+        .as_mut()
+        .is_some_and(|pipe| pipe.write_all(&message).is_ok());
+    if !told {
+        tracing::error!("{e}");
     }
+    1
 }

@@ -17,6 +17,8 @@ use crate::state::{MountState, Published, StoredPath, absolute};
 
 /// First reads of large files want more than the 128 KiB the kernel starts with.
 const READAHEAD_KIB: u32 = 1024;
+/// Exit status of a daemon that did not wait for the users of its mount.
+const EXIT_ABORTED: i32 = 1;
 /// Share of the descriptor limit that caches may fill, and its bounds.
 const FD_SHARE: u64 = 2;
 const FD_BUDGET: std::ops::RangeInclusive<u64> = 64..=8192;
@@ -25,7 +27,7 @@ const FD_BUDGET: std::ops::RangeInclusive<u64> = 64..=8192;
 ///
 /// # Errors
 /// Why the mount was not made or could not be served.
-pub fn serve(mut spec: MountSpec, ready: Ready) -> Result<(), MountError> {
+pub fn serve(mut spec: MountSpec, ready: &mut Ready) -> Result<(), MountError> {
     // Before any thread exists, so that every thread inherits it.
     let stop = StopSignals::block()?;
     match process::raise_nofile_limit() {
@@ -219,13 +221,17 @@ impl Mounted {
         tracing::warn!(path = %path.display(), "the mount could not be taken away");
     }
 
-    /// Ends the connection under its users.
+    /// Ends the connection under its users. Where the kernel cannot be told, the end of the
+    /// process does it.
     fn abort(&self) {
-        let aborted = self
+        tracing::warn!("asked twice to stop: not waiting for those who still use the mount");
+        if !self
             .entry
             .as_ref()
-            .is_some_and(|e| mount::abort_connection(e.dev));
-        tracing::warn!(aborted, "asked twice to stop");
+            .is_some_and(|e| mount::abort_connection(e.dev))
+        {
+            std::process::exit(EXIT_ABORTED);
+        }
     }
 }
 
@@ -242,10 +248,10 @@ fn watch_signals(stop: StopSignals, mounted: Arc<Mounted>) {
                     return;
                 }
             }
+            mounted.leave();
             if asked {
                 mounted.abort();
             }
-            mounted.leave();
             asked = true;
         }
     };

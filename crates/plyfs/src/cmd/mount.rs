@@ -19,7 +19,7 @@ pub(crate) fn run(args: MountArgs) -> anyhow::Result<()> {
 /// Mounts what is specified, here or in a daemon.
 pub(crate) fn start(spec: MountSpec, foreground: bool) -> Result<(), MountError> {
     if foreground {
-        session::serve(spec, daemonize::Ready::nobody_waits())
+        session::serve(spec, &mut daemonize::Ready::nobody_waits())
     } else {
         daemonize::in_background(|ready| session::serve(spec, ready))
     }

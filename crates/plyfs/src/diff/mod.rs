@@ -1,5 +1,4 @@
-//! What an upper layer changes: two views of a stack, with and without it, compared where the
-//! upper has something to say.
+//! What an upper layer changes: the views of a stack with and without it, compared.
 mod view;
 
 use std::path::{Path, PathBuf};

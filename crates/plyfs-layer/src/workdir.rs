@@ -2,6 +2,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use parking_lot::Mutex;
 use plyfs_sys::make::{self, Rename};
 use plyfs_sys::{At, Errno, Name, NameBuf, Result, attr, open, stat};
 
@@ -12,6 +13,8 @@ use crate::clean;
 pub struct Workdir {
     fd: OwnedFd,
     next: AtomicU64,
+    /// The whiteout that others are links of, by its name here.
+    whiteout: Mutex<Option<NameBuf>>,
     /// Cleared at the first EOPNOTSUPP: the file system has no O_TMPFILE.
     tmpfile: std::sync::atomic::AtomicBool,
 }
@@ -42,6 +45,7 @@ impl Workdir {
         Ok(Self {
             fd,
             next: AtomicU64::new(0),
+            whiteout: Mutex::new(None),
             tmpfile: std::sync::atomic::AtomicBool::new(true),
         })
     }
@@ -120,12 +124,50 @@ impl Workdir {
         self.named(|dir, name| make::mknod(dir, name, mode, rdev))
     }
 
-    /// Stages a whiteout: a character device 0:0.
+    /// Stages a whiteout.
     ///
     /// # Errors
     /// EPERM where the file system or the user namespace does not allow it; ENOSPC.
     pub fn stage_whiteout(&self) -> Result<Staged<'_>> {
-        self.stage_node(libc_s_ifchr(), (0, 0))
+        let name = self.temp_name()?;
+        self.make_whiteout(self.fd.as_fd(), &name)?;
+        Ok(Staged {
+            work: self,
+            name: Some(name),
+            fd: None,
+        })
+    }
+
+    /// Makes a whiteout, which has no attributes of its own and so may be made in place. All are
+    /// links of one character device 0:0 (`ovl_whiteout()`): a link costs a small part of what a
+    /// new inode costs.
+    ///
+    /// # Errors
+    /// EEXIST, ENOSPC; EPERM where the file system or the user namespace does not allow it.
+    pub fn make_whiteout(&self, dir: BorrowedFd<'_>, name: &Name) -> Result<()> {
+        let known = self.whiteout.lock().clone();
+        if let Some(known) = known {
+            match make::link(At::entry(self.fd.as_fd(), &known), dir, name) {
+                Err(e) if matches!(e.errno(), Errno::EMLINK | Errno::EPERM | Errno::ENOENT) => {}
+                other => return other,
+            }
+        }
+        let mode = plyfs_sys::stat::Kind::Char.mode_bits();
+        make::mknod(dir, name, mode, (0, 0))?;
+        // From now on this one is linked; without links each whiteout is made anew.
+        let kept = self.temp_name()?;
+        let linked = make::link(At::entry(dir, name), self.fd.as_fd(), &kept);
+        let spent = std::mem::replace(&mut *self.whiteout.lock(), linked.is_ok().then_some(kept));
+        spent.map_or(Ok(()), |spent| clean::remove_tree(self.fd.as_fd(), &spent))
+    }
+
+    /// Removes what the workdir holds for its own use, when nothing is staged any more.
+    ///
+    /// # Errors
+    /// EIO and the like.
+    pub fn close(&self) -> Result<()> {
+        let spent = self.whiteout.lock().take();
+        spent.map_or(Ok(()), |spent| clean::remove_tree(self.fd.as_fd(), &spent))
     }
 
     /// Stages a further link of an object of the upper.
@@ -135,10 +177,6 @@ impl Workdir {
     pub fn stage_link(&self, old: At<'_>) -> Result<Staged<'_>> {
         self.named(|dir, name| make::link(old, dir, name))
     }
-}
-
-fn libc_s_ifchr() -> u32 {
-    plyfs_sys::stat::Kind::Char.mode_bits()
 }
 
 /// Something prepared in the workdir. Dropping it without publishing removes it.

@@ -10,7 +10,7 @@ mod caller;
 mod config;
 mod copy_up;
 mod create;
-pub mod design;
+mod design;
 mod error;
 mod files;
 mod inode;

@@ -47,7 +47,7 @@ impl Union {
         }
         dir.touch_names();
         if let Some(victim) = victim {
-            self.lost_name(&dir, name, victim);
+            self.lost_name(&dir, name, victim, merged.top.nlink > 1);
         }
         Ok(())
     }
@@ -67,8 +67,11 @@ impl Union {
                 let work = &self.writable()?.upper.work;
                 drop(work.stage_whiteout()?.publish_over(fd.as_fd(), name)?);
             }
-            // A whiteout has no attributes of its own, so it may be made in place.
-            (false, _) => make::mknod(fd.as_fd(), name, Kind::Char.mode_bits(), (0, 0))?,
+            (false, _) => self
+                .writable()?
+                .upper
+                .work
+                .make_whiteout(fd.as_fd(), name)?,
         }
         Ok(())
     }
@@ -91,8 +94,8 @@ impl Union {
         Ok(Some(Victim { inode, pin }))
     }
 
-    /// Records that a known inode has lost a name.
-    pub(crate) fn lost_name(&self, dir: &Inode, name: &Name, victim: Victim) {
+    /// Records that a known inode has lost a name; `more` says that others are left.
+    pub(crate) fn lost_name(&self, dir: &Inode, name: &Name, victim: Victim, more: bool) {
         let inode = &victim.inode;
         let mut last = true;
         if let (Some(obj), Some(dir_obj)) = (inode.upper(), dir.upper()) {
@@ -114,15 +117,10 @@ impl Union {
             let link = inode.link.lock().take();
             drop(link);
             self.table.rekey(inode, None);
-        } else if last && !self.has_more_links(inode) {
+        } else if last && !more {
             // Nothing can find it by name any more, and its number may be used again.
             self.table.rekey(inode, None);
         }
-    }
-
-    fn has_more_links(&self, inode: &Inode) -> bool {
-        let nlink = inode.upper().map(|o| self.stat_obj(o).map(|s| s.nlink));
-        !matches!(nlink, Some(Ok(0)))
     }
 
     /// Removes an empty directory.
@@ -154,7 +152,7 @@ impl Union {
             self.remove_dir(&dir, name, &entry.node)?;
             dir.touch_names();
             if let Some(victim) = victim {
-                self.lost_name(&dir, name, victim);
+                self.lost_name(&dir, name, victim, false);
             }
             return Ok(());
         }
@@ -178,12 +176,7 @@ impl Union {
         let fd = self.reach.dir_fd(dir_obj)?;
         let work = &self.writable()?.upper.work;
         let Some(obj) = victim.upper() else {
-            return Ok(make::mknod(
-                fd.as_fd(),
-                name,
-                Kind::Char.mode_bits(),
-                (0, 0),
-            )?);
+            return Ok(work.make_whiteout(fd.as_fd(), name)?);
         };
         let _place = obj.place_mut();
         if whiteout {

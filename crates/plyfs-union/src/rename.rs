@@ -171,7 +171,8 @@ impl Union {
     }
 
     fn lost_target(&self, new: &End<'_>, victim: Victim) {
-        self.lost_name(new.dir, new.name, victim);
+        let more = new.merged.as_ref().is_some_and(|m| m.top.nlink > 1);
+        self.lost_name(new.dir, new.name, victim, more);
     }
 
     /// A whiteout is left where a lower shows the old name. Where the new name has one, the two

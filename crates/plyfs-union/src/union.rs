@@ -132,10 +132,14 @@ impl Union {
     /// # Errors
     /// EIO, ENOSPC and the like; the upper then stays marked as not closed.
     pub fn close(&self) -> Result<()> {
-        match &self.stack.upper {
-            Some(upper) if self.options.volatile => Ok(upper.upper.work.close_volatile()?),
-            _ => Ok(()),
+        let Some(upper) = &self.stack.upper else {
+            return Ok(());
+        };
+        upper.upper.work.close()?;
+        if self.options.volatile {
+            upper.upper.work.close_volatile()?;
         }
+        Ok(())
     }
 
     /// How many inodes are known.

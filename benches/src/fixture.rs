@@ -4,16 +4,17 @@ mod plant;
 mod tree;
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use serde::Serialize;
 
 pub use archive::Archive;
 pub(crate) use plant::{BLOCK, fill_block, small_content, small_path};
 pub(crate) use tree::walk;
+
+use crate::ground::{Ground, Mold};
 
 /// Raised whenever a kept fixture would no longer be what the code makes.
 const VERSION: u32 = 1;
@@ -98,14 +99,12 @@ impl Sizes {
     }
 }
 
-/// A fixture on disk.
+/// What the layers of a fixture hold; all paths are relative.
 #[derive(Debug)]
 pub struct Built {
-    /// Lower layers, topmost first.
-    pub lowers: Vec<PathBuf>,
-    /// Directories of the merged view except the root, relative, parents first.
+    /// Directories of the merged view except the root, parents first.
     pub dirs: Vec<PathBuf>,
-    /// Regular files of the merged view, relative, sorted.
+    /// Regular files of the merged view, sorted.
     pub files: Vec<PathBuf>,
     /// Entries of the merged view except the root: directories, files and symbolic links.
     pub entries: u64,
@@ -116,65 +115,53 @@ pub struct Built {
 /// The fixtures of one run; each is made when it is first asked for.
 #[derive(Debug)]
 pub(crate) struct Fixtures {
-    dir: PathBuf,
     sizes: Sizes,
-    built: BTreeMap<Fixture, Arc<Built>>,
+    built: BTreeMap<Fixture, (Mold, Arc<Built>)>,
     archive: Option<Arc<Archive>>,
 }
 
 impl Fixtures {
-    /// Fixtures that are kept in `dir`.
-    pub(crate) fn new(dir: PathBuf, sizes: Sizes) -> Self {
+    /// No fixtures yet.
+    pub(crate) fn new(sizes: Sizes) -> Self {
         Self {
-            dir,
             sizes,
             built: BTreeMap::new(),
             archive: None,
         }
     }
 
-    /// The layers of `fixture`.
-    pub(crate) fn get(&mut self, fixture: Fixture) -> Result<Arc<Built>> {
-        if let Some(built) = self.built.get(&fixture) {
-            return Ok(Arc::clone(built));
+    /// The layers of `fixture`, and what they hold.
+    pub(crate) fn get(&mut self, ground: &Ground, fixture: Fixture) -> Result<(Mold, Arc<Built>)> {
+        if let Some((mold, built)) = self.built.get(&fixture) {
+            return Ok((mold.clone(), Arc::clone(built)));
         }
         let size = self.sizes.of(fixture.kind);
         let name = format!("{:?}-{size}-{}-v{VERSION}", fixture.kind, fixture.layers);
-        let dir = self.dir.join(name.to_lowercase());
-        keep(&dir, |partial| plant::plant(fixture, size, partial))?;
-        let lowers: Vec<_> = (0..fixture.layers)
-            .map(|i| dir.join(i.to_string()))
+        let room = self.sizes.big;
+        let mold = ground.mold(&name.to_lowercase(), room, |layers| {
+            plant::plant(fixture, size, layers)
+        })?;
+        let place = ground.place(&mold)?;
+        let layers: Vec<_> = (0..fixture.layers)
+            .map(|index| place.layer(index))
             .collect();
-        let built = Arc::new(tree::take_stock(lowers)?);
-        self.built.insert(fixture, Arc::clone(&built));
-        Ok(built)
+        let built = Arc::new(tree::take_stock(&layers)?);
+        place.clear()?;
+        self.built
+            .insert(fixture, (mold.clone(), Arc::clone(&built)));
+        Ok((mold, built))
     }
 
     /// The archive of source code.
-    pub(crate) fn archive(&mut self) -> Result<Arc<Archive>> {
+    pub(crate) fn archive(&mut self, ground: &Ground) -> Result<Arc<Archive>> {
         if let Some(archive) = &self.archive {
             return Ok(Arc::clone(archive));
         }
-        let dir = self
-            .dir
-            .join(format!("archive-{}-v{VERSION}", self.sizes.archive));
-        keep(&dir, |partial| archive::pack(partial, self.sizes.archive))?;
+        let files = self.sizes.archive;
+        let name = format!("archive-{files}-v{VERSION}");
+        let dir = ground.keep(&name, |partial| archive::pack(partial, files))?;
         let archive = Arc::new(archive::read(&dir)?);
         self.archive = Some(Arc::clone(&archive));
         Ok(archive)
     }
-}
-
-/// Makes `dir` unless it is there; a half-made one never gets the name.
-fn keep(dir: &Path, make: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
-    if dir.is_dir() {
-        return Ok(());
-    }
-    let partial = dir.with_extension("partial");
-    if partial.exists() {
-        fs::remove_dir_all(&partial).with_context(|| format!("remove {}", partial.display()))?;
-    }
-    fs::create_dir_all(&partial).with_context(|| format!("create {}", partial.display()))?;
-    make(&partial).with_context(|| format!("make the fixture {}", dir.display()))?;
-    fs::rename(&partial, dir).with_context(|| format!("rename {}", partial.display()))
 }

@@ -9,6 +9,7 @@
 
 mod daemon;
 mod fixture;
+mod ground;
 mod machine;
 mod markdown;
 mod report;

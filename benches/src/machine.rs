@@ -1,6 +1,5 @@
 //! What a result was measured on, without which it is worth nothing.
 use std::fs;
-use std::path::Path;
 use std::process::Command;
 
 use serde::Serialize;
@@ -29,16 +28,15 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Looks around; `scratch` is where the layers are.
+    /// Looks around; layers, upper and workdir are on `filesystem`.
     #[must_use]
-    pub fn here(scratch: &Path) -> Self {
-        let scratch = scratch.display().to_string();
+    pub fn here(filesystem: String) -> Self {
         Self {
             kernel: first_line("/proc/sys/kernel/osrelease"),
             processor: field("/proc/cpuinfo", "model name"),
             processors: std::thread::available_parallelism().map_or(1, usize::from),
             memory: memory(),
-            filesystem: said("stat", &["-f", "-c", "%T", &scratch]),
+            filesystem,
             overlay: overlay(),
             date: said("date", &["-u", "+%Y-%m-%d %H:%M"]),
             commit: commit(),

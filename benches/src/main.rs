@@ -44,8 +44,9 @@ struct Args {
     /// Write everything that was measured to this file
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Where layers and uppers go; the layers are kept for the next run
-    #[arg(long, default_value = "/var/tmp/plyfs-bench")]
+    /// Where layers and uppers go: a tmpfs keeps the disk out of the results and needs 6 GiB of
+    /// memory; the layers are kept for the next run
+    #[arg(long, default_value = "/dev/shm/plyfs-bench")]
     scratch: PathBuf,
     /// List the workloads
     #[arg(long)]

@@ -8,7 +8,8 @@ use anyhow::{Context, Result, ensure};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 
-use crate::fixture::{Built, Fixture, Fixtures, Sizes};
+use crate::fixture::{Archive, Built, Fixture, Fixtures, Sizes};
+use crate::ground::{Ground, Place};
 use crate::machine::{self, Machine};
 use crate::report::{Cell, Report};
 use crate::sample::{Sample, measure};
@@ -26,7 +27,7 @@ pub struct Plan {
     pub rounds: usize,
     /// How much to do.
     pub sizes: Sizes,
-    /// Where layers and uppers go; everything below `run` in it is removed.
+    /// Where layers and uppers go; `fixtures` in it is kept for the next run, `run` is removed.
     pub scratch: PathBuf,
 }
 
@@ -67,14 +68,15 @@ pub fn isolate() -> Result<()> {
 /// When fixtures cannot be made or caches cannot be dropped. A subject that fails at a workload
 /// is no error: its cell says so, and it is not asked again.
 pub fn run(plan: &Plan, progress: &mut dyn Progress) -> Result<Report> {
+    let ground = Ground::new(&plan.scratch)?;
+    let machine = Machine::here(ground.describe());
+    let fixtures = Fixtures::new(plan.sizes);
     let mut run = Run {
         plan,
-        fixtures: Fixtures::new(plan.scratch.join("fixtures"), plan.sizes),
+        ground,
+        fixtures,
         cells: empty_cells(plan),
     };
-    fs::create_dir_all(&plan.scratch)
-        .with_context(|| format!("mkdir {}", plan.scratch.display()))?;
-    let machine = Machine::here(&plan.scratch);
     run.rounds(progress)?;
     Ok(Report {
         machine: Machine {
@@ -114,6 +116,7 @@ fn empty_cells(plan: &Plan) -> Vec<Cell> {
 
 struct Run<'a> {
     plan: &'a Plan,
+    ground: Ground,
     fixtures: Fixtures,
     cells: Vec<Cell>,
 }
@@ -144,128 +147,130 @@ impl Run<'_> {
         if skip || self.cells[cell].failure.is_some() {
             return Ok(());
         }
-        let bench = self.bench(workload)?;
-        match bench.sample(workload, subject) {
+        let bench = self.bench(workload, subject)?;
+        let sample = bench.sample(workload, subject);
+        bench.place.clear()?;
+        match sample {
             Ok(sample) => self.cells[cell].samples.push(sample),
             Err(error) => self.cells[cell].failure = Some(format!("{error:#}")),
         }
-        bench.clear()
+        Ok(())
     }
 
-    fn bench(&mut self, workload: &Workload) -> Result<Bench> {
-        let plain = self.fixtures.get(Fixture {
-            layers: 1,
-            ..workload.fixture
-        })?;
-        let bench = Bench {
-            dir: self.plan.scratch.join("run"),
-            built: self.fixtures.get(workload.fixture)?,
-            plain: Arc::clone(&plain),
-            archive: Some(self.fixtures.archive()?),
-            sizes: self.plan.sizes,
+    fn bench(&mut self, workload: &Workload, subject: &dyn Subject) -> Result<Bench<'_>> {
+        // A plain directory shows the same files in one layer.
+        let layers = if subject.copies_up() {
+            workload.fixture.layers
+        } else {
+            1
         };
-        bench.clear()?;
-        Ok(bench)
+        let fixture = Fixture {
+            layers,
+            ..workload.fixture
+        };
+        let (mold, built) = self.fixtures.get(&self.ground, fixture)?;
+        let archive = self.fixtures.archive(&self.ground)?;
+        let place = self.ground.place(&mold)?;
+        let sizes = self.plan.sizes;
+        Ok(Bench {
+            ground: &self.ground,
+            place,
+            layers,
+            built,
+            archive,
+            sizes,
+        })
     }
 }
 
-/// The place where one sample is taken.
-struct Bench {
-    dir: PathBuf,
+/// The place where one sample is taken, and what is there.
+struct Bench<'a> {
+    ground: &'a Ground,
+    place: Place,
+    layers: usize,
     built: Arc<Built>,
-    plain: Arc<Built>,
-    archive: Option<Arc<crate::fixture::Archive>>,
+    archive: Arc<Archive>,
     sizes: Sizes,
 }
 
-impl Bench {
+impl Bench<'_> {
     fn sample(&self, workload: &Workload, subject: &dyn Subject) -> Result<Sample> {
         let stack = self.stack(workload, subject)?;
         if workload.start != Start::Cold {
-            self.warm_lowers(workload)?;
+            self.warm_layers(workload)?;
         }
         let mounted = subject.mount(&stack).context("mount")?;
         let site = Site {
             root: mounted.root().to_owned(),
+            lowers: stack.lowers.clone(),
             built: Arc::clone(&self.built),
             sizes: self.sizes,
-            archive: self.archive.clone(),
+            archive: Arc::clone(&self.archive),
         };
-        let sample = timed(workload, &site, mounted.pid())?;
+        let sample = self.timed(workload, &site, mounted.pid())?;
         (workload.check)(&site).context("check the result")?;
         mounted.unmount()?;
         Ok(sample)
     }
 
     fn stack(&self, workload: &Workload, subject: &dyn Subject) -> Result<Stack> {
-        let stack = Stack {
-            lowers: self.built.lowers.clone(),
-            upper: self.dir.join("upper"),
-            work: self.dir.join("work"),
-            mountpoint: self.dir.join("mnt"),
-            plain: match workload.touch {
-                Touch::Reads => self.plain.lowers[0].clone(),
-                Touch::Adds | Touch::ChangesLower => self.dir.join("plain"),
-            },
+        let plain = match workload.touch {
+            Touch::Reads => self.place.layer(0),
+            Touch::Adds => self.place.dir("plain")?,
+            Touch::ChangesLower => self.copy_of_lower(subject)?,
         };
-        for dir in [&stack.upper, &stack.work, &stack.mountpoint, &stack.plain] {
-            fs::create_dir_all(dir).with_context(|| format!("mkdir {}", dir.display()))?;
-        }
-        if workload.touch == Touch::ChangesLower && !subject.copies_up() {
-            let from = self.plain.lowers[0].join(".");
-            let status = Command::new("cp")
-                .arg("-a")
-                .arg(from)
-                .arg(&stack.plain)
-                .status()?;
+        Ok(Stack {
+            lowers: (0..self.layers)
+                .map(|index| self.place.layer(index))
+                .collect(),
+            upper: self.place.dir("upper")?,
+            work: self.place.dir("work")?,
+            mountpoint: self.place.dir("mnt")?,
+            plain,
+        })
+    }
+
+    /// Only who changes the lower layer in place needs a copy of it.
+    fn copy_of_lower(&self, subject: &dyn Subject) -> Result<PathBuf> {
+        let copy = self.place.dir("plain")?;
+        if !subject.copies_up() {
+            let from = self.place.layer(0).join(".");
+            let status = Command::new("cp").arg("-a").arg(from).arg(&copy).status()?;
             ensure!(status.success(), "cp -a ended with {status}");
         }
-        Ok(stack)
+        Ok(copy)
     }
 
     /// Names, attributes and content of the layers get into the kernel's caches.
-    fn warm_lowers(&self, workload: &Workload) -> Result<()> {
-        for lower in [&self.built.lowers, &self.plain.lowers]
-            .into_iter()
-            .flatten()
-        {
-            warm(lower, workload)?;
+    fn warm_layers(&self, workload: &Workload) -> Result<()> {
+        for index in 0..self.layers {
+            warm(&self.place.layer(index), workload)?;
         }
-        if let Some(archive) = &self.archive {
-            std::io::copy(&mut File::open(&archive.path)?, &mut std::io::sink())?;
-        }
+        std::io::copy(&mut File::open(&self.archive.path)?, &mut std::io::sink())?;
         Ok(())
     }
 
-    fn clear(&self) -> Result<()> {
-        if self.dir.exists() {
-            let dir = self.dir.display();
-            fs::remove_dir_all(&self.dir).with_context(|| format!("remove {dir}"))?;
+    fn timed(&self, workload: &Workload, site: &Site, daemon: Option<u32>) -> Result<Sample> {
+        (workload.prepare)(site).context("prepare")?;
+        let run = || {
+            let done = (workload.run)(site)?;
+            let expected = (workload.expect)(site);
+            ensure!(done == expected, "did {done:?}, expected {expected:?}");
+            Ok(())
+        };
+        if workload.start == Start::Warm {
+            run()?;
         }
-        Ok(())
+        if workload.start == Start::Cold || workload.touch != Touch::Reads {
+            self.place.settle()?;
+        }
+        if workload.start == Start::Cold && !self.ground.is_cold_when_fresh() {
+            drop_caches()?;
+        }
+        let passes = workload.passes;
+        let (sample, ()) = measure(daemon, || (0..passes).try_for_each(|_| run()))?;
+        Ok(sample.divided(passes))
     }
-}
-
-fn timed(workload: &Workload, site: &Site, daemon: Option<u32>) -> Result<Sample> {
-    (workload.prepare)(site).context("prepare")?;
-    let run = || {
-        let done = (workload.run)(site)?;
-        let expected = (workload.expect)(site);
-        ensure!(done == expected, "did {done:?}, expected {expected:?}");
-        Ok(())
-    };
-    if workload.start == Start::Warm {
-        run()?;
-    }
-    if workload.start == Start::Cold || workload.touch != Touch::Reads {
-        nix::unistd::sync();
-    }
-    if workload.start == Start::Cold {
-        drop_caches()?;
-    }
-    let passes = workload.passes;
-    let (sample, ()) = measure(daemon, || (0..passes).try_for_each(|_| run()))?;
-    Ok(sample.divided(passes))
 }
 
 /// Pages, directory entries and inodes of every file system.

@@ -2,7 +2,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::fixture::{Built, Sizes};
+use crate::fixture::{Archive, Built, Sizes};
 
 /// What a workload does to the layers; it decides what the plain directory has to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,12 +35,14 @@ pub struct Stack {
 pub struct Site {
     /// The merged view.
     pub root: PathBuf,
+    /// The lower layers, topmost first.
+    pub lowers: Vec<PathBuf>,
     /// What the lower layers hold.
     pub built: Arc<Built>,
     /// How much to do.
     pub sizes: Sizes,
     /// An archive of a source tree.
-    pub archive: Option<Arc<crate::fixture::Archive>>,
+    pub archive: Arc<Archive>,
 }
 
 impl Site {

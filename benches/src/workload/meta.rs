@@ -137,7 +137,7 @@ pub(super) fn chown_check(site: &Site) -> Result<()> {
             path.display(),
             stat.uid()
         );
-        let lower = fs::symlink_metadata(site.built.lowers[0].join(path))?;
+        let lower = fs::symlink_metadata(site.lowers[0].join(path))?;
         ensure!(
             lower.uid() != OWNER,
             "{} has a new owner in the lower layer",

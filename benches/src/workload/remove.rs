@@ -36,7 +36,7 @@ pub(super) fn lower_expect(site: &Site) -> Done {
 pub(super) fn lower_check(site: &Site) -> Result<()> {
     empty(&site.root)?;
     for file in &site.built.files {
-        let path = site.built.lowers[0].join(file);
+        let path = site.lowers[0].join(file);
         ensure!(
             path.exists(),
             "{} is gone from the lower layer",

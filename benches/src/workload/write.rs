@@ -156,7 +156,7 @@ pub(super) fn create_check(site: &Site) -> Result<()> {
 
 /// Unpacks the archive.
 pub(super) fn untar(site: &Site) -> Result<Done> {
-    let archive = site.archive.as_deref().context("no archive")?;
+    let archive = &site.archive;
     let status = Command::new("tar")
         .arg("-xf")
         .arg(&archive.path)
@@ -173,11 +173,10 @@ pub(super) fn untar(site: &Site) -> Result<Done> {
 
 /// What the archive holds.
 pub(super) fn untar_expect(site: &Site) -> Done {
-    let archive = site.archive.as_deref();
-    archive.map_or(Done::units(0), |a| Done {
-        units: a.entries,
-        bytes: a.bytes,
-    })
+    Done {
+        units: site.archive.entries,
+        bytes: site.archive.bytes,
+    }
 }
 
 /// As many entries and bytes as the archive holds.
@@ -223,7 +222,7 @@ pub(super) fn first_expect(_: &Site) -> Done {
 pub(super) fn first_check(site: &Site) -> Result<()> {
     let (file, lower) = (
         File::open(site.path("big"))?,
-        File::open(site.built.lowers[0].join("big"))?,
+        File::open(site.lowers[0].join("big"))?,
     );
     let mut block = [0; BLOCK];
     file.read_exact_at(&mut block, 0)?;

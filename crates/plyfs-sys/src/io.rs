@@ -8,6 +8,9 @@ fn offset(call: &'static str, off: u64) -> Result<i64> {
     i64::try_from(off).map_err(|_| SysError::new(call, Errno::EINVAL))
 }
 
+/// Bytes; a read that ends within one has met the end of the file and not a break between pages.
+const PAGE: usize = 4096;
+
 /// Reads at `off` until `buf` is full or the file ends; answers the bytes read.
 ///
 /// # Errors
@@ -28,7 +31,15 @@ pub fn pread(fd: BorrowedFd<'_>, buf: &mut [u8], off: u64) -> Result<usize> {
         };
         match check_len("pread", b"", rc) {
             Ok(0) => break,
-            Ok(n) => done += n,
+            Ok(n) => {
+                done += n;
+                if !(start.cast_unsigned() as usize)
+                    .wrapping_add(done)
+                    .is_multiple_of(PAGE)
+                {
+                    break;
+                }
+            }
             Err(e) if e.errno() == Errno::EINTR => {}
             Err(_) if done > 0 => break,
             Err(e) => return Err(e),

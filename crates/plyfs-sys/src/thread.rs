@@ -1,7 +1,11 @@
 //! What a thread acts as: file system ids and umask of the caller it works for.
 use std::cell::Cell;
+use std::sync::OnceLock;
 
 use crate::error::{Result, SysError};
+
+/// The process's effective ids. Nothing in plyfs changes them after the start.
+static OWN_IDS: OnceLock<(u32, u32)> = OnceLock::new();
 
 thread_local! {
     /// The umask this thread has set for itself; None until it left the process's fs_struct.
@@ -50,8 +54,10 @@ impl ActAs {
     /// # Errors
     /// EPERM when the process may not take the ids (its user namespace does not map them).
     pub fn new(uid: u32, gid: u32) -> Result<Self> {
-        // SAFETY: the get*id calls cannot fail.
-        let (own_uid, own_gid) = unsafe { (libc::geteuid(), libc::getegid()) };
+        let (own_uid, own_gid) = *OWN_IDS.get_or_init(|| {
+            // SAFETY: the get*id calls cannot fail.
+            unsafe { (libc::geteuid(), libc::getegid()) }
+        });
         let mut act = Self {
             uid: None,
             gid: None,

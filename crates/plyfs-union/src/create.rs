@@ -5,7 +5,6 @@
 //! it, it is staged with everything final and published in one step (C1).
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use plyfs_format::acl::{self, Acl};
 use plyfs_layer::{Obj, Probe, Staged, probe, set_mark};
@@ -90,17 +89,13 @@ impl Union {
     /// A directory that gets a new name needs an upper, and must not have been removed.
     pub(crate) fn copy_up_dir(&self, dir: &Arc<Inode>) -> Result<()> {
         self.writable()?;
-        if dir.dir_state()?.removed.load(Ordering::Acquire) {
-            return Err(Error::NotFound);
-        }
+        dir.live_dir()?;
         self.copy_up(dir, DataNeed::AttributesOnly)
     }
 
     /// Checks that `name` is free in `dir`, whose names the caller holds for writing.
     pub(crate) fn vacancy(&self, dir: &Arc<Inode>, name: &Name) -> Result<(Arc<Obj>, Vacancy)> {
-        if dir.dir_state()?.removed.load(Ordering::Acquire) {
-            return Err(Error::NotFound);
-        }
+        dir.live_dir()?;
         let obj = Arc::clone(dir.upper().ok_or(Error::ReadOnly)?);
         if !dir.has_lower() {
             // The call that makes the name finds out by itself whether it is free.
@@ -270,6 +265,10 @@ impl Union {
         self.copy_up_dir(&dir)?;
         // A metacopy finds its data by where it is; with two names it takes the data along.
         self.copy_up(&inode, DataNeed::All)?;
+        if inode.key.lock().is_none() {
+            // Its last name has gone; the nameless copy could be linked and must not be.
+            return Err(Error::NotFound);
+        }
         let obj = Arc::clone(inode.upper().ok_or(Error::ReadOnly)?);
         let _names = dir.dir_state()?.names.write();
         let (dir_obj, vacancy) = self.vacancy(&dir, name)?;

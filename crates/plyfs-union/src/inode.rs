@@ -176,6 +176,15 @@ impl Inode {
         self.dir.as_deref().ok_or(crate::Error::NotDir)
     }
 
+    /// The state of a directory that has not been removed.
+    pub(crate) fn live_dir(&self) -> crate::Result<&DirState> {
+        let dir = self.dir_state()?;
+        if dir.removed.load(Ordering::Acquire) {
+            return Err(crate::Error::NotFound);
+        }
+        Ok(dir)
+    }
+
     /// Notes that a name in the directory has changed.
     pub(crate) fn touch_names(&self) {
         if let Some(dir) = &self.dir {

@@ -84,7 +84,7 @@ impl Union {
         mut f: impl FnMut(ListEntry<'_>) -> Flow,
     ) -> Result<()> {
         let dir = self.inode(node)?;
-        let _names = dir.dir_state()?.names.read();
+        let _names = dir.live_dir()?.names.read();
         if self.dots(&dir, after, &mut f)?.is_break() {
             return Ok(());
         }
@@ -107,7 +107,7 @@ impl Union {
         mut f: impl FnMut(ListEntry<'_>, Option<Entry>) -> Flow,
     ) -> Result<()> {
         let dir = self.inode(node)?;
-        let _names = dir.dir_state()?.names.read();
+        let _names = dir.live_dir()?.names.read();
         if self.dots(&dir, after, &mut |e| f(e, None))?.is_break() {
             return Ok(());
         }

@@ -28,7 +28,7 @@ impl Union {
     pub fn lookup(&self, parent: NodeId, name: &[u8]) -> Result<Option<Entry>> {
         let dir = self.inode(parent)?;
         let name = Name::new(name)?;
-        let _names = dir.dir_state()?.names.read();
+        let _names = dir.live_dir()?.names.read();
         self.lookup_locked(&dir, name)
     }
 

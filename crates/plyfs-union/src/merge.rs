@@ -159,15 +159,20 @@ impl Union {
         impure || dir.has_lower()
     }
 
+    /// `ovl_lookup()`: "refusing to follow redirect"; half a directory would be worse.
+    fn may_follow(&self) -> Result<()> {
+        match self.options.redirect_dir {
+            RedirectDir::NoFollow => Err(Error::NotPermitted),
+            _ => Ok(()),
+        }
+    }
+
     /// Where the layers below have what carries this redirect.
     fn follow(&self, s: &mut Search, redirect: Option<Redirect>) -> Result<()> {
         let Some(redirect) = redirect else {
             return Ok(());
         };
-        if self.options.redirect_dir == RedirectDir::NoFollow {
-            s.stop = true;
-            return Ok(());
-        }
+        self.may_follow()?;
         let absolute = matches!(redirect, Redirect::Absolute(_));
         let mut parts = names(redirect)?;
         s.chase = match (&s.chase, absolute) {
@@ -304,11 +309,8 @@ impl Union {
         redirect: Redirect,
         rest: Vec<NameBuf>,
     ) -> Result<()> {
+        self.may_follow()?;
         let mut path = match &redirect {
-            _ if self.options.redirect_dir == RedirectDir::NoFollow => {
-                s.stop = true;
-                return Ok(());
-            }
             Redirect::Relative(_) => before.to_vec(),
             Redirect::Absolute(_) => Vec::new(),
         };

@@ -28,6 +28,7 @@ pub struct Table {
 pub struct InodeRef {
     table: Arc<Table>,
     inode: Arc<Inode>,
+    counted: bool,
 }
 
 impl Deref for InodeRef {
@@ -38,15 +39,26 @@ impl Deref for InodeRef {
 }
 
 impl InodeRef {
+    /// Takes over one count that has just been made.
+    fn counted(table: &Arc<Table>, inode: Arc<Inode>) -> Self {
+        Self {
+            table: Arc::clone(table),
+            inode,
+            counted: true,
+        }
+    }
+
     /// Hands the count to the kernel: it comes back by [`Table::forget`].
-    pub fn leak(self) {
-        std::mem::forget(self);
+    pub fn leak(mut self) {
+        self.counted = false;
     }
 }
 
 impl Drop for InodeRef {
     fn drop(&mut self) {
-        self.table.put(&self.inode, 1);
+        if self.counted {
+            self.table.put(&self.inode, 1);
+        }
     }
 }
 
@@ -90,19 +102,13 @@ impl Table {
     #[must_use]
     pub fn get_ref(self: &Arc<Self>, id: NodeId) -> Option<InodeRef> {
         let inode = self.get(id)?;
-        revive(&inode).then(|| InodeRef {
-            table: Arc::clone(self),
-            inode,
-        })
+        revive(&inode).then(|| InodeRef::counted(self, inode))
     }
 
     /// One more reference to a known inode.
     #[must_use]
     pub fn again(self: &Arc<Self>, inode: &Arc<Inode>) -> Option<InodeRef> {
-        revive(inode).then(|| InodeRef {
-            table: Arc::clone(self),
-            inode: Arc::clone(inode),
-        })
+        revive(inode).then(|| InodeRef::counted(self, Arc::clone(inode)))
     }
 
     /// The inode with this key, if it is known.
@@ -123,10 +129,7 @@ impl Table {
         let inode = Arc::new(Inode::new(id, key.clone(), parts()));
         self.id_shard(id).lock().insert(id, Arc::clone(&inode));
         shard.insert(key, Arc::clone(&inode));
-        InodeRef {
-            table: Arc::clone(self),
-            inode,
-        }
+        InodeRef::counted(self, inode)
     }
 
     /// Gives an inode another key (it was copied up), or none (no lookup may find it any more).

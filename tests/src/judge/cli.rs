@@ -82,6 +82,9 @@ pub struct Arguments {
     /// Work in this directory and keep there what is being done (set for each process).
     #[arg(long, hide = true)]
     pub(crate) scratch: Option<PathBuf>,
+    /// Also make files append-only and immutable (chattr +a, +i).
+    #[arg(long)]
+    pub(crate) immutable: bool,
     /// Print how often each operation ended how.
     #[arg(long)]
     pub(crate) coverage: bool,
@@ -156,6 +159,7 @@ impl Arguments {
         let dir = |name: &str, dir: &PathBuf| format!("--{name}={}", dir.display());
         words.extend(self.backing.iter().map(|path| dir("backing", path)));
         words.extend(self.keep.iter().map(|path| dir("keep", path)));
+        words.extend(self.immutable.then(|| "--immutable".to_owned()));
         words.extend(self.coverage.then(|| "--coverage".to_owned()));
         words.extend(self.verbose.then(|| "--verbose".to_owned()));
         words
@@ -194,7 +198,9 @@ fn random(arguments: &Arguments, runner: &Runner) -> Result<Tally> {
             let mut generator = Generator::new(rng.clone(), &case, false);
             case.pre = layer_steps(&mut generator, 8);
         }
-        let generator = Generator::new(rng, &case, true).on_disk(!runner.tmpfs);
+        let generator = Generator::new(rng, &case, true)
+            .on_disk(!runner.tmpfs)
+            .with_immutable(arguments.immutable);
         let source = Source::Generate(generator, arguments.ops);
         let verdict = runner
             .run(&mut case, source)

@@ -409,6 +409,17 @@ fn stat(side: &mut Side, path: &Bytes, nofollow: bool) -> Outcome {
         .kept("ino_kept", before == Some(stat.st_ino))
 }
 
+/// The size of the file at a path of a step; `None` for a handle or nothing.
+pub(crate) fn size_at(side: &Side, path: &Bytes) -> Option<i64> {
+    match side.place(path) {
+        Place::Path(dir, name) => {
+            let stat = rustix::fs::statat(dir, name, AtFlags::empty());
+            stat.ok().map(|stat| stat.st_size)
+        }
+        _ => None,
+    }
+}
+
 fn readlink(side: &Side, path: &Bytes) -> Outcome {
     match side.place(path) {
         Place::Path(dir, name) => match rustix::fs::readlinkat(dir, name, Vec::new()) {

@@ -2,7 +2,7 @@
 
 use std::os::fd::AsFd;
 
-use rustix::fs::{FileType, FlockOperation, IFlags};
+use rustix::fs::{FileType, FlockOperation, IFlags, Mode, OFlags};
 use rustix::io::Errno;
 use vm_memory::mmap::MmapRegion;
 use vm_memory::{Bytes as _, FileOffset, VolatileMemory, VolatileSlice};
@@ -11,6 +11,7 @@ use super::exec::{fallocate_flags, seek_from};
 use super::ops::Op;
 use super::outcome::{Outcome, digest};
 use super::side::{Map, Side};
+use super::stream::read_all;
 use super::text::pattern;
 
 /// The flags people set: append only, immutable, no dump, no atime, sync.
@@ -177,6 +178,15 @@ fn back(fd: impl AsFd, off: i64, zero: bool) -> Outcome {
     }
 }
 
+/// Whether an open handle is a directory that was removed.
+pub(crate) fn is_removed_dir(fd: impl AsFd) -> bool {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    is_dir(&fd)
+        && rustix::fs::openat(&fd, c".", flags, Mode::empty())
+            .and_then(read_all)
+            .is_err()
+}
+
 fn is_dir(fd: impl AsFd) -> bool {
     rustix::fs::fstat(fd)
         .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory)
@@ -276,12 +286,16 @@ fn use_map(side: &Side, op: &Op) -> Outcome {
     }
 }
 
-/// What a read sees of bytes that were just stored through a mapping. Until they are synced POSIX
-/// leaves open whether the file's time has moved, so they are synced at once.
+/// What a read sees of bytes that were just stored through a mapping. Whether and when that moves
+/// the file's time is up to the backing file system, so a byte is written the usual way, too.
 fn put(map: &Map, off: u64, len: usize) -> Outcome {
     let seen = got(len as u32, |buf| rustix::io::pread(&map.fd, buf, off));
-    match rustix::fs::fsync(&map.fd) {
+    let mut byte = [0];
+    let again = rustix::io::pread(&map.fd, &mut byte, off)
+        .and_then(|_| rustix::io::pwrite(&map.fd, &byte, off))
+        .and_then(|_| rustix::fs::fsync(&map.fd));
+    match again {
         Ok(()) => seen,
-        Err(errno) => Outcome::error(errno).fact("call", "fsync"),
+        Err(errno) => Outcome::error(errno).fact("call", "rewriting a byte"),
     }
 }

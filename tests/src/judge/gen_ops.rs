@@ -15,8 +15,8 @@ const OVERLAY_NAMES: &[&str] = &[
     "user.overlay.judge",
 ];
 
-/// fallocate modes: 0, KEEP_SIZE, PUNCH_HOLE|KEEP_SIZE, and two that are always wrong.
-const FALLOCATE: &[u32] = &[0, 0, 1, 3, 3, 2, 64];
+/// fallocate modes: 0, KEEP_SIZE, PUNCH_HOLE|KEEP_SIZE, and one that is always wrong.
+const FALLOCATE: &[u32] = &[0, 0, 1, 3, 3, 2];
 
 /// On disk file systems also COLLAPSE, ZERO, ZERO|KEEP_SIZE and INSERT. Where they are not supported
 /// the kernel drops a file's capabilities before it refuses, which nobody is asked to do.
@@ -44,6 +44,8 @@ pub(crate) struct Generator {
     remounts: bool,
     /// Whether the layers are on a disk file system, not on tmpfs.
     disk: bool,
+    /// Whether files are made append-only and immutable.
+    locks: bool,
 }
 
 impl Generator {
@@ -57,6 +59,7 @@ impl Generator {
             maps: [false; MAPS],
             remounts,
             disk: false,
+            locks: false,
         };
         for entry in case.layers.iter().flatten().chain(&case.upper) {
             generator.learn_path(&entry.path, entry.kind == Kind::Dir);
@@ -70,6 +73,12 @@ impl Generator {
     /// Also tries what only disk file systems can do.
     pub(crate) fn on_disk(mut self, disk: bool) -> Self {
         self.disk = disk;
+        self
+    }
+
+    /// Also makes files append-only and immutable.
+    pub(crate) fn with_immutable(mut self, locks: bool) -> Self {
+        self.locks = locks;
         self
     }
 
@@ -394,7 +403,13 @@ impl Generator {
             },
             95 => Op::Getflags { h },
             96 => {
-                let flags = *self.rng.pick(&[0, 0x40, 0x80, 0x20, 0x10]);
+                // NODUMP and NOATIME; APPEND and IMMUTABLE only if asked for.
+                let flags = if self.locks {
+                    [0, 0x20, 0x10]
+                } else {
+                    [0, 0x40, 0x80]
+                };
+                let flags = *self.rng.pick(&flags);
                 Op::Setflags { h, flags }
             }
             97 => {

@@ -10,10 +10,27 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use nix::mount::{MntFlags, umount2};
-use nix::sys::statfs::{FsType, TMPFS_MAGIC, statfs};
+use nix::sys::statfs::{TMPFS_MAGIC, statfs};
+use nix::sys::statvfs::statvfs;
+
+use crate::fixture::Sizes;
 
 /// Inodes in an image: fixtures and what workloads add need a tenth to a half of them.
 const INODES: &str = "200000";
+
+/// Where to work when nobody says: in memory if there is room for images of `sizes`, so that the
+/// disk stays out of the results, else on the disk.
+#[must_use]
+pub fn default_scratch(sizes: &Sizes) -> PathBuf {
+    let memory = Path::new("/dev/shm");
+    let room = statvfs(memory).map_or(0, |s| s.blocks_available() * s.fragment_size());
+    let is_memory = statfs(memory).is_ok_and(|s| s.filesystem_type() == TMPFS_MAGIC);
+    if is_memory && room >= 4 * sizes.big + (1 << 30) {
+        memory.join("plyfs-bench")
+    } else {
+        PathBuf::from("/var/tmp/plyfs-bench")
+    }
+}
 
 /// The scratch directory and what it can do.
 #[derive(Debug)]
@@ -44,7 +61,7 @@ impl Ground {
             fs::create_dir_all(&dir).with_context(|| format!("mkdir {}", dir.display()))?;
         }
         let scratch = fs::canonicalize(scratch)?;
-        let in_memory = statfs(&scratch).is_ok_and(|s| s.filesystem_type() == tmpfs());
+        let in_memory = statfs(&scratch).is_ok_and(|s| s.filesystem_type() == TMPFS_MAGIC);
         let images = Path::new("/dev/loop-control").exists()
             && ["/sbin/mkfs.ext4", "/usr/sbin/mkfs.ext4"]
                 .iter()
@@ -181,10 +198,6 @@ impl Drop for Place {
     fn drop(&mut self) {
         drop(self.take_away());
     }
-}
-
-fn tmpfs() -> FsType {
-    TMPFS_MAGIC
 }
 
 /// An ext4 of which nothing is initialised later, in the background of somebody's sample.

@@ -21,6 +21,7 @@ mod subject;
 mod workload;
 
 pub use fixture::{Archive, Built, Fixture, Kind, Sizes};
+pub use ground::default_scratch;
 pub use machine::Machine;
 pub use markdown::{markdown, table};
 pub use report::{Cell, Report};

@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail};
 use clap::Parser;
 use plyfs_benches::{
-    Cell, KernelOverlay, Plain, Plan, Program, Progress, Sizes, Subject, Workload, isolate,
-    markdown, run, workloads,
+    Cell, KernelOverlay, Plain, Plan, Program, Progress, Sizes, Subject, Workload, default_scratch,
+    isolate, markdown, run, workloads,
 };
 
 /// Compares plyfs with kernel overlayfs and others: medians of interleaved rounds.
@@ -44,10 +44,10 @@ struct Args {
     /// Write everything that was measured to this file
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Where layers and uppers go: a tmpfs keeps the disk out of the results and needs 6 GiB of
-    /// memory; the layers are kept for the next run
-    #[arg(long, default_value = "/dev/shm/plyfs-bench")]
-    scratch: PathBuf,
+    /// Where layers and uppers go, kept for the next run: /dev/shm/plyfs-bench if 5 GiB fit in
+    /// there, which keeps the disk out of the results, else /var/tmp/plyfs-bench
+    #[arg(long, value_name = "DIR")]
+    scratch: Option<PathBuf>,
     /// List the workloads
     #[arg(long)]
     list: bool,
@@ -62,16 +62,20 @@ fn main() -> Result<()> {
         }
         return Ok(());
     }
+    let sizes = if args.quick {
+        Sizes::QUICK
+    } else {
+        Sizes::FULL
+    };
     let plan = Plan {
         subjects: subjects(&args)?,
         workloads,
         rounds: args.rounds.max(1),
-        sizes: if args.quick {
-            Sizes::QUICK
-        } else {
-            Sizes::FULL
-        },
-        scratch: args.scratch.clone(),
+        sizes,
+        scratch: args
+            .scratch
+            .clone()
+            .unwrap_or_else(|| default_scratch(&sizes)),
     };
     isolate()?;
     let report = run(&plan, &mut Lines)?;

@@ -124,6 +124,9 @@ pub(crate) fn seconds(value: f64) -> String {
 }
 
 fn noise(report: &Report) -> String {
+    if report.rounds < 3 {
+        return "\nToo few rounds to tell how noisy the machine was.\n".to_owned();
+    }
     let spreads = report.cells.iter().filter_map(Cell::wall);
     let (noisy, all) = spreads.fold((0, 0), |(noisy, all), summary| {
         (noisy + usize::from(summary.spread > NOISY), all + 1)

@@ -227,3 +227,31 @@ fn changing_lower() -> Vec<Workload> {
         },
     ]
 }
+
+#[cfg(test)]
+mod tests {
+    use super::all;
+
+    #[test]
+    fn names_are_unique() {
+        let mut names: Vec<_> = all(&[1, 20]).into_iter().map(|w| w.name).collect();
+        let count = names.len();
+        names.sort();
+        names.dedup();
+        assert_eq!(names.len(), count);
+    }
+
+    /// The README explains every workload.
+    #[test]
+    fn the_readme_knows_all() {
+        let readme = include_str!("../../README.md");
+        for workload in all(&[1]) {
+            let name = &workload.name;
+            let base = ["-cold", "-fresh", "-warm"]
+                .iter()
+                .find_map(|end| name.strip_suffix(end));
+            let row = format!("| `{}` |", base.unwrap_or(name));
+            assert!(readme.contains(&row), "benches/README.md has no row {row}");
+        }
+    }
+}

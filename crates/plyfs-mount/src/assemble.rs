@@ -68,7 +68,7 @@ pub enum Target {
 /// See [`MountError`]. Nothing has been changed then.
 pub fn assemble(spec: &MountSpec) -> Result<Assembled, MountError> {
     check_counts(spec)?;
-    let lowers = open_all(Role::Lower, &spec.lowers)?;
+    let mut lowers = open_all(Role::Lower, &[&*spec.lowers, &*spec.data_only].concat())?;
     let upper = open_all(Role::Upper, spec.upper.as_slice())?;
     let work = open_all(Role::Work, spec.work.as_slice())?;
     check_same_mount(&upper, &work)?;
@@ -76,10 +76,12 @@ pub fn assemble(spec: &MountSpec) -> Result<Assembled, MountError> {
     let target = open_target(&spec.mountpoint, &[&lowers, &upper, &work])?;
     let locks = lock(upper.iter().chain(&work))?;
     work.iter().try_for_each(check_volatile)?;
+    let data_only = lowers.split_off(spec.lowers.len());
     let pair = upper.into_iter().zip(work).next();
     Ok(Assembled {
         config: UnionConfig {
             lowers: lowers.into_iter().map(|o| o.root).collect(),
+            data_only: data_only.into_iter().map(|o| o.root).collect(),
             upper: pair.map(|(upper, work)| UpperRoots {
                 upper: upper.root,
                 work: work.root,
@@ -92,13 +94,13 @@ pub fn assemble(spec: &MountSpec) -> Result<Assembled, MountError> {
 }
 
 fn check_counts(spec: &MountSpec) -> Result<(), MountError> {
-    let count = spec.lowers.len();
+    let count = spec.lowers.len() + spec.data_only.len();
     match (&spec.upper, &spec.work) {
         (Some(upper), None) => Err(MountError::UpperWithoutWork {
             upper: upper.clone(),
         }),
         (None, Some(work)) => Err(MountError::WorkWithoutUpper { work: work.clone() }),
-        _ if count == 0 => Err(MountError::NoLower),
+        _ if spec.lowers.is_empty() => Err(MountError::NoLower),
         _ if count > MAX_LOWERS => Err(MountError::TooManyLowers {
             count,
             max: MAX_LOWERS,

@@ -38,6 +38,8 @@ pub struct MountSettings {
 pub struct MountSpec {
     /// Lower layers, topmost first.
     pub lowers: Vec<PathBuf>,
+    /// Layers below all lowers that hold nothing but the data of metacopy files.
+    pub data_only: Vec<PathBuf>,
     /// The writable layer.
     pub upper: Option<PathBuf>,
     /// Where changes are staged.
@@ -84,6 +86,7 @@ impl MountSpec {
         };
         Self {
             lowers: Vec::new(),
+            data_only: Vec::new(),
             upper: None,
             work: None,
             mountpoint,
@@ -116,12 +119,14 @@ impl MountSpec {
     fn apply_one(&mut self, given: &Given) -> Result<(), OptionError> {
         let path = || PathBuf::from(OsString::from_vec(given.value()));
         match given.def.meaning {
-            Meaning::Lowers => self.lowers = lowers(given)?,
+            Meaning::Lowers => (self.lowers, self.data_only) = lowers(given)?,
             Meaning::LowerAppend => self.lowers.push(path()),
+            Meaning::DataAppend => self.data_only.push(path()),
             Meaning::Upper => self.upper = Some(path()),
             Meaning::Work => self.work = Some(path()),
             Meaning::RedirectDir => self.union.redirect_dir = redirect_dir(given)?,
             Meaning::Metacopy => self.union.metacopy = switch(given)?,
+            Meaning::Index => self.union.index = switch(given)?,
             Meaning::UserXattr => self.union.xattr_namespace = Some(XattrNamespace::User),
             Meaning::Volatile => self.union.volatile = true,
             Meaning::Fsync => self.union.volatile = !switch(given)?,
@@ -152,20 +157,34 @@ fn bad(given: &Given, expected: &'static str) -> OptionError {
     }
 }
 
-fn lowers(given: &Given) -> Result<Vec<PathBuf>, OptionError> {
-    let list = given.list();
-    if list.iter().any(Vec::is_empty) {
-        return Err(bad(
-            given,
-            "directories with one colon between them (write \\: for a colon in a path; data-only \
-             layers after :: are not implemented)",
-        ));
+/// Lower layers, and behind `::` data-only layers, each with two colons before it.
+fn lowers(given: &Given) -> Result<(Vec<PathBuf>, Vec<PathBuf>), OptionError> {
+    let (mut lowers, mut data) = (Vec::new(), Vec::new());
+    let mut doubled = false;
+    let mut start = true;
+    for name in given.list() {
+        let path = PathBuf::from(OsString::from_vec(name));
+        let empty = path.as_os_str().is_empty();
+        if (empty && (doubled || start)) || (!empty && !doubled && !data.is_empty()) {
+            return Err(bad(given, LOWERDIR));
+        }
+        start = false;
+        match (empty, doubled) {
+            (true, _) => {}
+            (false, true) => data.push(path),
+            (false, false) => lowers.push(path),
+        }
+        doubled = empty;
     }
-    Ok(list
-        .into_iter()
-        .map(|p| PathBuf::from(OsString::from_vec(p)))
-        .collect())
+    if doubled || start {
+        Err(bad(given, LOWERDIR))
+    } else {
+        Ok((lowers, data))
+    }
 }
+
+const LOWERDIR: &str = "directories with one colon between them, and two before each data-only \
+                        layer at the end (write \\: for a colon in a path)";
 
 fn switch(given: &Given) -> Result<bool, OptionError> {
     match given.text().as_str() {

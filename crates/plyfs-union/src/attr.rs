@@ -91,7 +91,7 @@ impl Union {
         Ok(Attr {
             ino: inode.st_ino(),
             mode: found.mode,
-            nlink: nlink(inode, found),
+            nlink: self.nlink(inode, found)?,
             uid: found.uid,
             gid: found.gid,
             rdev: found.rdev,
@@ -212,9 +212,19 @@ impl Union {
     }
 }
 
+impl Union {
+    fn nlink(&self, inode: &Inode, found: &Stat) -> Result<u32> {
+        if inode.upper().is_some() && inode.index.name.get().is_some() && inode.key.lock().is_some()
+        {
+            return self.union_nlink(inode, found);
+        }
+        Ok(real_nlink(inode, found))
+    }
+}
+
 /// Link count by the kernel's rules (`ovl_getattr()`): 1 for a directory with a lower part, as no
 /// layer alone knows its subdirectories; 0 for a lower file whose only name has been removed.
-fn nlink(inode: &Inode, found: &Stat) -> u32 {
+fn real_nlink(inode: &Inode, found: &Stat) -> u32 {
     if inode.kind == Kind::Dir {
         let merged = inode.has_lower() && inode.upper().is_some() || inode.lowers.len() > 1;
         return if merged { 1 } else { found.nlink };

@@ -17,6 +17,8 @@ pub struct UpperRoots {
 pub struct UnionConfig {
     /// Lower layers, topmost first; never written.
     pub lowers: Vec<LayerRoot>,
+    /// Layers below all lowers that hold nothing but the data of metacopy files (kernel `::`).
+    pub data_only: Vec<LayerRoot>,
     /// The writable layer; without it the view is read-only.
     pub upper: Option<UpperRoots>,
     /// Behaviour.

@@ -80,13 +80,18 @@ impl Union {
         if metacopy {
             self.mark_metacopy(&staged, found.size)?;
         }
-        self.finish_copy(&staged, &top, &found)?;
+        self.finish_copy(&staged, &top, &found, inode.index.wanted)?;
         if inode.kind == Kind::File
             && !self.options.volatile
             && found.size > 0
             && let Some(file) = staged.file()
         {
             io::fsync(file, false)?;
+        }
+        if inode.index.wanted {
+            self.publish_in_index(inode, staged)?;
+            self.invalidate(inode.id);
+            return Ok(());
         }
         let before = inode.st_ino();
         let parent = parent_of(inode);
@@ -161,12 +166,18 @@ impl Union {
     }
 
     /// Gives a staged copy the attributes of the lower object: everything but its name.
-    fn finish_copy(&self, staged: &Staged<'_>, top: &Obj, found: &Stat) -> Result<()> {
+    fn finish_copy(
+        &self,
+        staged: &Staged<'_>,
+        top: &Obj,
+        found: &Stat,
+        indexed: bool,
+    ) -> Result<()> {
         sys_attr::chown(staged.at(), Some(found.uid), Some(found.gid))?;
         self.reach
             .with(top, |from| self.copy_xattrs(from, staged.at()))?;
         let kind = found.kind();
-        if kind == Kind::Dir || found.nlink == 1 {
+        if kind == Kind::Dir || found.nlink == 1 || indexed {
             self.mark_origin(staged, top)?;
         }
         if kind != Kind::Symlink {
@@ -247,7 +258,7 @@ impl Union {
             };
             let obj = Obj::found(LayerIdx::UPPER, id, &dir_obj, (*name).to_owned());
             inode.metacopy.store(metacopy, Ordering::Release);
-            self.rise(inode, obj, file, found);
+            self.rise(inode, obj, file, Some(found));
             self.table.rekey(inode, Some(Key::Obj(LayerIdx::UPPER, id)));
             parent.touch_names();
             return Ok(());
@@ -260,14 +271,20 @@ impl Union {
         let pin = Arc::new(plyfs_sys::open::dup(&fd)?);
         let obj = Obj::pinned(LayerIdx::UPPER, found.id(), pin);
         let file = (inode.kind == Kind::File).then_some(fd);
-        self.rise(inode, obj, file, &found);
+        self.rise(inode, obj, file, Some(&found));
         Ok(())
     }
 
-    /// The infallible step in memory after the one on disk (B2).
-    fn rise(&self, inode: &Arc<Inode>, obj: Arc<Obj>, file: Option<OwnedFd>, found: &Stat) {
-        if inode.kind != Kind::Dir && found.nlink > 1 {
-            // The name became a file of its own (no index): it has its own number too.
+    /// The infallible step in memory after the one on disk (B2). `lower` is what was copied, where
+    /// the copy is a file of its own: one name of a hard link then gets its own number too.
+    pub(crate) fn rise(
+        &self,
+        inode: &Arc<Inode>,
+        obj: Arc<Obj>,
+        file: Option<OwnedFd>,
+        lower: Option<&Stat>,
+    ) {
+        if inode.kind != Kind::Dir && lower.is_some_and(|l| l.nlink > 1) {
             inode.set_st_ino(self.stack.st_ino(obj.id()));
         }
         inode.rise(obj);

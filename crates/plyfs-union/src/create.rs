@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
 use plyfs_format::acl::{self, Acl};
+use plyfs_format::nlink::Base;
 use plyfs_layer::{Obj, Probe, Staged, probe, set_mark};
 use plyfs_sys::stat::{Kind, Stat};
 use plyfs_sys::thread::{self, ActAs};
@@ -248,6 +249,7 @@ impl Union {
             metacopy: false,
             impure: false,
             link,
+            index: crate::index::IndexState::default(),
         }))
     }
 
@@ -275,6 +277,9 @@ impl Union {
         let fd = self.reach.dir_fd(&dir_obj)?;
         if inode.st_ino() != self.stack.st_ino(obj.id()) {
             self.set_impure(&dir)?;
+        }
+        if inode.index.name.get().is_some() {
+            self.count_from(&inode, Base::Upper)?;
         }
         self.link_at(&obj, fd.as_fd(), name, vacancy)?;
         obj.place_mut().add_name(&dir_obj, name.to_owned());

@@ -9,6 +9,7 @@ use plyfs_sys::NameBuf;
 use plyfs_sys::stat::{Kind, LayerIno};
 use smallvec::SmallVec;
 
+use crate::index::IndexState;
 use crate::table::InodeRef;
 
 /// What FUSE calls an inode; given out once and never again in the life of a mount.
@@ -66,6 +67,8 @@ pub struct Inode {
     pub(crate) copy_up: Mutex<()>,
     /// Where it is. None for the root and for what has been removed.
     pub(crate) link: Mutex<Option<Link>>,
+    /// What it has to do with the index.
+    pub(crate) index: IndexState,
     /// What only a directory has.
     pub(crate) dir: Option<Box<DirState>>,
 }
@@ -94,6 +97,7 @@ pub(crate) struct Parts {
     pub(crate) metacopy: bool,
     pub(crate) impure: bool,
     pub(crate) link: Option<Link>,
+    pub(crate) index: IndexState,
 }
 
 impl Inode {
@@ -118,6 +122,7 @@ impl Inode {
             metacopy: AtomicBool::new(parts.metacopy),
             copy_up: Mutex::new(()),
             link: Mutex::new(parts.link),
+            index: parts.index,
             dir,
         }
     }

@@ -13,6 +13,8 @@ mod create;
 mod design;
 mod error;
 mod files;
+mod filesystems;
+mod index;
 mod inode;
 mod io;
 mod listing;

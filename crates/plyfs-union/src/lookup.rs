@@ -34,6 +34,7 @@ impl Union {
 
     /// [`Union::lookup`] for one who holds the directory's names.
     pub(crate) fn lookup_locked(&self, dir: &Arc<Inode>, name: &Name) -> Result<Option<Entry>> {
+        let _index = self.index_guard();
         let Some(merged) = self.merge(dir, name)? else {
             return Ok(None);
         };
@@ -46,12 +47,20 @@ impl Union {
     /// The inode of what [`Union::merge`] found as `name` in `dir`.
     pub(crate) fn intern(&self, dir: &Arc<Inode>, name: &Name, merged: Merged) -> Result<InodeRef> {
         let key = self.key_of(dir, name, &merged)?;
+        let has_alias = merged.upper.is_some() && !merged.index.no_alias;
         if let Some(known) = self.table.find(&key) {
-            self.note_name(dir, name, &known);
+            if has_alias {
+                self.note_name(dir, name, &known);
+            }
             return Ok(known);
         }
         let st_ino = self.st_ino_of(&merged)?;
         let upper = match (&merged.upper, dir.upper()) {
+            (Some(found), _) if merged.index.no_alias => merged
+                .index
+                .name
+                .as_ref()
+                .and_then(|n| self.index_obj(found.id(), n)),
             (Some(found), Some(dir_obj)) => Some(Obj::found(
                 LayerIdx::UPPER,
                 found.id(),
@@ -72,14 +81,18 @@ impl Union {
             metacopy: merged.metacopy,
             impure: merged.impure,
             link,
+            index: merged.index.into_state(),
         });
-        self.note_name(dir, name, &node);
+        if has_alias {
+            self.note_name(dir, name, &node);
+        }
         Ok(node)
     }
 
     /// Directories need to know their parent, and so does what may have to be copied up.
     fn needs_link(&self, merged: &Merged) -> bool {
-        merged.kind() == Kind::Dir || (merged.upper.is_none() && self.stack.upper.is_some())
+        merged.kind() == Kind::Dir
+            || (merged.upper.is_none() && self.stack.upper.is_some() && !merged.index.wanted)
     }
 
     pub(crate) fn link_to(&self, dir: &Arc<Inode>, name: &Name) -> Result<Link> {
@@ -118,7 +131,7 @@ impl Union {
             .first()
             .ok_or(Error::Malformed("nothing was merged"))?;
         let hard_link = merged.kind() != Kind::Dir && merged.top.nlink > 1;
-        if hard_link && self.stack.upper.is_some() {
+        if hard_link && self.stack.upper.is_some() && !merged.index.wanted {
             let parent = dir.lowers.iter().find(|o| o.layer() == lower.layer());
             let parent = parent.map_or(lower.id(), |o| o.id());
             return Ok(Key::Alias(lower.layer(), parent, name.to_owned()));
@@ -136,6 +149,9 @@ impl Union {
         if merged.kind() == Kind::Dir {
             let id = merged.lowers.first().map_or(upper.id(), |o| o.id());
             return Ok(self.stack.st_ino(id));
+        }
+        if let (Some(_), Some(lower)) = (&merged.index.name, merged.index.lower) {
+            return Ok(self.stack.st_ino(lower));
         }
         if let Some(origin) = &merged.marks.origin
             && let Some(lower) = self.stack.resolve_origin(origin)?

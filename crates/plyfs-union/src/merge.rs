@@ -6,9 +6,10 @@ use plyfs_format::opaque::Opaque;
 use plyfs_format::redirect::Redirect;
 use plyfs_layer::{FileMarks, LayerIdx, Obj, Probe, dir_marks, file_marks, probe};
 use plyfs_sys::stat::{Kind, Stat};
-use plyfs_sys::{At, Name, NameBuf};
+use plyfs_sys::{At, Name, NameBuf, stat};
 
 use crate::config::RedirectDir;
+use crate::index::IndexFound;
 use crate::inode::{Inode, Lowers};
 use crate::{Error, Result, Union};
 
@@ -21,6 +22,7 @@ pub(crate) struct Merged {
     pub(crate) metacopy: bool,
     pub(crate) impure: bool,
     pub(crate) marks: FileMarks,
+    pub(crate) index: IndexFound,
 }
 
 impl Merged {
@@ -84,6 +86,7 @@ impl Search {
             metacopy,
             impure: self.impure,
             marks: self.marks,
+            index: IndexFound::default(),
         }))
     }
 }
@@ -112,7 +115,14 @@ impl Union {
         if !search.stop && dir.has_lower() {
             self.search_lowers(dir, name, &mut search)?;
         }
-        search.finish()
+        if search.metacopy {
+            self.search_data_only(&mut search)?;
+        }
+        let mut merged = search.finish()?;
+        if let Some(merged) = &mut merged {
+            self.ask_index(merged)?;
+        }
+        Ok(merged)
     }
 
     fn take_upper(&self, dir: &Inode, s: &mut Search, at: At<'_>, found: Stat) -> Result<()> {
@@ -268,6 +278,44 @@ impl Union {
         Ok(())
     }
 
+    /// A metacopy whose data no lower has may find it in a data-only layer, by an absolute
+    /// redirect alone (`ovl_lookup_data_layers()`). Marks do not count there.
+    fn search_data_only(&self, s: &mut Search) -> Result<()> {
+        let Chase::Path(parts) = s.chase.clone() else {
+            return Ok(());
+        };
+        let Some((last, dirs)) = parts.split_last() else {
+            return Ok(());
+        };
+        for root in &self.stack.data_only {
+            let Some(dir) = self.walk_data(root, dirs)? else {
+                continue;
+            };
+            let fd = self.reach.dir_fd(&dir)?;
+            let found = stat::stat_opt(At::entry(fd.as_fd(), last))?;
+            if let Some(found) = found.filter(|f| f.kind() == Kind::File) {
+                s.metacopy = false;
+                s.lowers
+                    .push(Obj::found(root.layer(), found.id(), &dir, last.clone()));
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    fn walk_data(&self, root: &Arc<Obj>, dirs: &[NameBuf]) -> Result<Option<Arc<Obj>>> {
+        let mut dir = Arc::clone(root);
+        for name in dirs {
+            let fd = self.reach.dir_fd(&dir)?;
+            let found = stat::stat_opt(At::entry(fd.as_fd(), name))?;
+            let Some(found) = found.filter(|f| f.kind() == Kind::Dir) else {
+                return Ok(None);
+            };
+            dir = Obj::found(root.layer(), found.id(), &dir, name.clone());
+        }
+        Ok(Some(dir))
+    }
+
     /// The directory at `parts` beneath the root of one layer; None where the path is not there.
     /// What stands on the way counts (`ovl_lookup_layer()`): a whiteout, a non-directory or an
     /// opaque directory ends the search below this layer, a redirect bends the path for it.
@@ -323,7 +371,8 @@ impl Union {
     /// Asks one lower directory; true when it decided and no deeper layer is to be asked.
     fn ask_lower(&self, dir: &Arc<Obj>, name: &Name, s: &mut Search) -> Result<bool> {
         // Below the bottom layer there is nothing a mark could hide or lead to.
-        let last = usize::from(dir.layer().0) == self.stack.lowers.len();
+        let bottom = usize::from(dir.layer().0) == self.stack.lowers.len();
+        let last = bottom && self.stack.data_only.is_empty();
         let fd = self.reach.dir_fd(dir)?;
         let xwhiteouts = self.stack.may_have_xwhiteouts(dir.layer());
         let found = match probe(fd.as_fd(), name, self.stack.ns, xwhiteouts)? {

@@ -5,11 +5,13 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use plyfs_format::nlink::Base;
 use plyfs_layer::{LayerIdx, Obj};
 use plyfs_sys::make::{self, Rename};
 use plyfs_sys::stat::Kind;
 use plyfs_sys::{Errno, Name};
 
+use crate::copy_up::DataNeed;
 use crate::inode::{Inode, NodeId};
 use crate::lock::lock_dirs;
 use crate::lookup::Entry;
@@ -33,12 +35,17 @@ impl Union {
         let name = Name::new(name)?;
         let dir = self.inode(parent)?;
         self.copy_up_dir(&dir)?;
+        let indexed = self.copy_up_indexed(parent, name)?;
         let _names = dir.dir_state()?.names.write();
-        let merged = self.merge(&dir, name)?.ok_or(Error::NotFound)?;
+        let mut merged = self.merge(&dir, name)?.ok_or(Error::NotFound)?;
         if merged.kind() == Kind::Dir {
             return Err(Error::IsDir);
         }
+        if let Some(entry) = &indexed {
+            self.give_alias(&dir, name, &mut merged, &entry.node)?;
+        }
         let victim = self.victim(&dir, name, &merged)?;
+        let shown = self.count_out(&merged, victim.as_ref())?;
         let whiteout = self.lower_index(&dir)?.has(name);
         let obj = victim.as_ref().and_then(|v| v.inode.upper().cloned());
         {
@@ -49,7 +56,53 @@ impl Union {
         if let Some(victim) = victim {
             self.lost_name(&dir, name, victim, merged.top.nlink > 1);
         }
+        match (&indexed, shown) {
+            (Some(entry), Some(1)) => self.drop_from_index(&entry.node),
+            _ => Ok(()),
+        }
+    }
+
+    /// A name of a lower hard link that the index keeps together counts in the copy, so there
+    /// must be one before the name goes. The entry keeps the inode known meanwhile.
+    fn copy_up_indexed(&self, parent: NodeId, name: &Name) -> Result<Option<Entry>> {
+        if self.stack.index.is_none() {
+            return Ok(None);
+        }
+        let Some(entry) = self.lookup(parent, name.as_bytes())? else {
+            return Ok(None);
+        };
+        if !entry.node.index.wanted {
+            return Ok(None);
+        }
+        self.copy_up(&entry.node, DataNeed::All)?;
+        Ok(Some(entry))
+    }
+
+    /// Gives the name of an indexed file its link in the upper before the name moves or goes.
+    pub(crate) fn give_alias(
+        &self,
+        dir: &Arc<Inode>,
+        name: &Name,
+        merged: &mut Merged,
+        node: &Inode,
+    ) -> Result<()> {
+        if merged.index.name.is_some() && merged.index.no_alias {
+            self.link_up(dir, name, node)?;
+            *merged = self.merge(dir, name)?.ok_or(Error::NotFound)?;
+        }
         Ok(())
+    }
+
+    /// Before a name of an indexed file goes with its link in the upper: how many show.
+    pub(crate) fn count_out(
+        &self,
+        merged: &Merged,
+        victim: Option<&Victim>,
+    ) -> Result<Option<u32>> {
+        match (&merged.index.name, victim) {
+            (Some(_), Some(victim)) => self.count_from(&victim.inode, Base::Upper).map(Some),
+            _ => Ok(None),
+        }
     }
 
     fn remove_file(

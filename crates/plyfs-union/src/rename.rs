@@ -95,6 +95,9 @@ impl Union {
                 let node = end.node().ok_or(Error::NotFound)?;
                 self.copy_up(node, DataNeed::AttributesOnly)?;
             }
+            if let Some(node) = new.node().filter(|n| n.index.wanted) {
+                self.copy_up(node, DataNeed::All)?;
+            }
             self.copy_up_dir(&dir)?;
             self.copy_up_dir(&new_dir)?;
             let target = new
@@ -128,6 +131,9 @@ impl Union {
     /// Looks again under the locks; false when the name means something else by now.
     fn settle(&self, end: &mut End<'_>) -> Result<bool> {
         end.merged = self.merge(end.dir, end.name)?;
+        if let (Some(merged), Some(entry)) = (&mut end.merged, &end.entry) {
+            self.give_alias(end.dir, end.name, merged, &entry.node)?;
+        }
         end.lower = self.lower_index(end.dir)?.has(end.name);
         match (&end.merged, &end.entry) {
             (Some(merged), Some(entry)) => self.is_entry(end.dir, end.name, merged, entry),
@@ -151,6 +157,10 @@ impl Union {
             _ => None,
         };
         let flags = self.replace_flags(old, new)?;
+        let shown = match &new.merged {
+            Some(merged) => self.count_out(merged, victim.as_ref())?,
+            None => None,
+        };
         {
             let victim_obj = victim.as_ref().and_then(|v| v.inode.upper());
             let _places = hold_places(moved.upper(), victim_obj);
@@ -166,6 +176,9 @@ impl Union {
         }
         if let Some(victim) = victim {
             self.lost_target(new, victim);
+        }
+        if let (Some(1), Some(node)) = (shown, new.node()) {
+            self.drop_from_index(node)?;
         }
         self.moved(moved, old, new)
     }

@@ -1,6 +1,5 @@
 //! The layers in their order, and what they can do together.
-use std::collections::HashMap;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use plyfs_format::ino::Xino;
@@ -8,21 +7,12 @@ use plyfs_format::names::XattrNamespace;
 use plyfs_format::opaque::Opaque;
 use plyfs_format::origin::Origin;
 use plyfs_layer::{LayerIdx, LayerRoot, Obj, Upper, dir_marks};
-use plyfs_sys::handle::{self, Handle};
 use plyfs_sys::stat::{LayerIno, Stat};
-use plyfs_sys::{At, Result, open, process, stat};
+use plyfs_sys::{At, Result, SysError, process};
 
-use crate::config::{OpenError, UnionConfig};
-
-/// A file system that holds at least one layer.
-#[derive(Debug)]
-struct Fs {
-    /// Number in the stack; 0 is the upper's.
-    fsid: u32,
-    uuid: [u8; 16],
-    /// An open directory of it, from which file handles are opened.
-    mount: Option<OwnedFd>,
-}
+use crate::config::{OpenError, UnionConfig, UnionOptions, UpperRoots};
+use crate::filesystems::Filesystems;
+use crate::index::Index;
 
 /// The writable layer with the object of its root.
 #[derive(Debug)]
@@ -37,63 +27,72 @@ pub(crate) struct Stack {
     pub(crate) upper: Option<UpperLayer>,
     /// Roots of the lowers, topmost first; layer `i + 1` is at `i`.
     pub(crate) lowers: Vec<Arc<Obj>>,
+    /// Roots of the layers that hold nothing but data of metacopy files, below all lowers.
+    pub(crate) data_only: Vec<Arc<Obj>>,
     /// Lowers whose root announces xattr whiteouts (kernel `has_xwhiteouts`).
     xwhiteouts: Vec<bool>,
     /// Where the overlay's own xattrs are.
     pub(crate) ns: XattrNamespace,
-    fs: HashMap<u64, Fs>,
+    pub(crate) index: Option<Index>,
+    filesystems: Filesystems,
     xino: Option<Xino>,
 }
 
-fn layer_error(path: &std::path::Path) -> impl FnOnce(plyfs_sys::SysError) -> OpenError {
+type OpenResult<T> = std::result::Result<T, OpenError>;
+
+fn layer_error(path: &std::path::Path) -> impl FnOnce(SysError) -> OpenError + use<> {
     let layer = path.display().to_string();
     move |source| OpenError::Layer { layer, source }
 }
 
 impl Stack {
     /// Opens the stack of a configuration.
-    pub(crate) fn open(config: UnionConfig) -> std::result::Result<Self, OpenError> {
-        let mut fs = HashMap::new();
-        let wanted = config.options.xattr_namespace;
-        let (upper, ns) = match config.upper {
-            None => (None, wanted.unwrap_or_else(readable_namespace)),
-            Some(roots) => {
-                let opened = Upper::open(roots.work.as_fd(), wanted)
-                    .map_err(layer_error(roots.work.path()))?;
-                if config.options.volatile {
-                    opened
-                        .work
-                        .mark_volatile()
-                        .map_err(layer_error(roots.work.path()))?;
-                }
-                let ns = opened.caps.xattr.or(wanted).unwrap_or(XattrNamespace::User);
-                let root = root_obj(LayerIdx::UPPER, roots.upper, &mut fs)?;
-                (
-                    Some(UpperLayer {
-                        root,
-                        upper: opened,
-                    }),
-                    ns,
-                )
-            }
-        };
-        let mut lowers = Vec::with_capacity(config.lowers.len());
-        let mut xwhiteouts = Vec::with_capacity(config.lowers.len());
-        for (i, root) in config.lowers.into_iter().enumerate() {
-            let idx = LayerIdx(u16::try_from(i + 1).unwrap_or(u16::MAX));
-            let marks = dir_marks(At::object(&root), ns).map_err(layer_error(root.path()))?;
-            xwhiteouts.push(marks.opaque == Opaque::XWhiteouts);
-            lowers.push(root_obj(idx, root, &mut fs)?);
-        }
-        let count = u32::try_from(fs.len()).unwrap_or(u32::MAX);
-        let xino = (count > 1).then(|| Xino::for_filesystems(count));
-        Ok(Self {
-            upper,
+    pub(crate) fn open(config: UnionConfig) -> OpenResult<Self> {
+        let UnionConfig {
             lowers,
+            data_only,
+            upper,
+            options,
+        } = config;
+        let mut filesystems = Filesystems::default();
+        upper.iter().for_each(|roots| filesystems.add(&roots.upper));
+        lowers
+            .iter()
+            .chain(&data_only)
+            .for_each(|root| filesystems.add(root));
+        let opened = upper
+            .as_ref()
+            .map(|roots| open_upper(roots, &options))
+            .transpose()?;
+        let known = opened.as_ref().and_then(|u| u.caps.xattr);
+        let ns = known
+            .or(options.xattr_namespace)
+            .unwrap_or_else(readable_namespace);
+        let index = match &upper {
+            Some(roots) if options.index && known.is_some() => {
+                open_index(roots, lowers.first(), &filesystems, ns)?
+            }
+            _ => None,
+        };
+        let mut xwhiteouts = Vec::with_capacity(lowers.len());
+        for root in &lowers {
+            let marks = dir_marks(At::object(root), ns).map_err(layer_error(root.path()))?;
+            xwhiteouts.push(marks.opaque == Opaque::XWhiteouts);
+        }
+        let count = filesystems.count();
+        let below = lowers.len();
+        Ok(Self {
+            upper: upper.zip(opened).map(|(roots, upper)| UpperLayer {
+                root: root_obj(LayerIdx::UPPER, roots.upper),
+                upper,
+            }),
+            lowers: root_objs(0, lowers),
+            data_only: root_objs(below, data_only),
             xwhiteouts,
             ns,
-            fs,
-            xino,
+            index,
+            filesystems,
+            xino: (count > 1).then(|| Xino::for_filesystems(count)),
         })
     }
 
@@ -108,45 +107,49 @@ impl Stack {
     /// (kernel `xino`). A number too large for that stays as it is, as in the kernel.
     pub(crate) fn st_ino(&self, id: LayerIno) -> u64 {
         let Some(xino) = self.xino else { return id.ino };
-        let fsid = self.fs.get(&id.dev).map_or(0, |f| f.fsid);
-        xino.encode(fsid, id.ino).unwrap_or(id.ino)
+        xino.encode(self.filesystems.fsid(id.dev), id.ino)
+            .unwrap_or(id.ino)
     }
 
-    /// The origin mark for a copy of the lower object at `at`; None where its file system has no
-    /// handles (`ovl_encode_real_fh()`).
+    /// The origin mark for a copy of the lower object at `at`.
     pub(crate) fn make_origin(&self, at: At<'_>, dev: u64) -> Result<Option<Origin>> {
-        let Some(fs) = self.fs.get(&dev) else {
-            return Ok(None);
-        };
-        let Some(h) = handle::handle(at)? else {
-            return Ok(None);
-        };
-        let Ok(handle_type) = u8::try_from(h.kind) else {
-            return Ok(None);
-        };
-        Ok(Some(Origin {
-            handle_type,
-            uuid: fs.uuid,
-            fid: h.bytes,
-            is_upper: false,
-        }))
+        self.filesystems.origin(at, dev, false)
     }
 
-    /// Attributes of the lower object an origin mark means; None when it is not in this stack or
-    /// the process may not open handles.
+    /// Attributes of the lower object an origin mark means.
     pub(crate) fn resolve_origin(&self, origin: &Origin) -> Result<Option<Stat>> {
-        let handle = Handle {
-            kind: i32::from(origin.handle_type),
-            bytes: origin.fid.clone(),
-        };
-        for fs in self.fs.values().filter(|fs| fs.uuid == origin.uuid) {
-            let Some(mount) = &fs.mount else { continue };
-            if let Some(fd) = handle::open(mount.as_fd(), &handle)? {
-                return stat::stat_fd(fd.as_fd()).map(Some);
-            }
-        }
-        Ok(None)
+        self.filesystems.resolve(origin)
     }
+}
+
+fn open_upper(roots: &UpperRoots, options: &UnionOptions) -> OpenResult<Upper> {
+    let path = roots.work.path();
+    let upper =
+        Upper::open(roots.work.as_fd(), options.xattr_namespace).map_err(layer_error(path))?;
+    if options.volatile {
+        upper.work.mark_volatile().map_err(layer_error(path))?;
+    }
+    Ok(upper)
+}
+
+/// The index ties the upper to the topmost lower; where the file systems have no handles there is
+/// none, as in the kernel ("falling back to index=off").
+fn open_index(
+    roots: &UpperRoots,
+    lower: Option<&LayerRoot>,
+    filesystems: &Filesystems,
+    ns: XattrNamespace,
+) -> OpenResult<Option<Index>> {
+    let Some(lower) = lower else { return Ok(None) };
+    let origin = |root: &LayerRoot, is_upper| {
+        let found = filesystems.origin(At::object(root), root.id().dev, is_upper);
+        found.map_err(layer_error(root.path()))
+    };
+    let (of_lower, of_upper) = (origin(lower, false)?, origin(&roots.upper, true)?);
+    Index::open(roots.work.as_fd(), &roots.upper, of_lower, of_upper, ns).map_err(|e| {
+        let source = SysError::new("open index", e.errno());
+        layer_error(roots.work.path())(source)
+    })
 }
 
 /// Without an upper nothing is probed: root reads `trusted.`, others can see only `user.`.
@@ -158,19 +161,17 @@ fn readable_namespace() -> XattrNamespace {
     }
 }
 
-fn root_obj(
-    idx: LayerIdx,
-    root: LayerRoot,
-    fs: &mut HashMap<u64, Fs>,
-) -> std::result::Result<Arc<Obj>, OpenError> {
+/// The roots of layers whose numbers follow `above`.
+fn root_objs(above: usize, roots: Vec<LayerRoot>) -> Vec<Arc<Obj>> {
+    let number = |i: usize| LayerIdx(u16::try_from(above + i + 1).unwrap_or(u16::MAX));
+    roots
+        .into_iter()
+        .enumerate()
+        .map(|(i, root)| root_obj(number(i), root))
+        .collect()
+}
+
+fn root_obj(idx: LayerIdx, root: LayerRoot) -> Arc<Obj> {
     let id = root.id();
-    let fsid = u32::try_from(fs.len()).unwrap_or(u32::MAX);
-    fs.entry(id.dev).or_insert_with(|| {
-        let mount = open::open_dir_for_list(root.as_fd()).ok();
-        let uuid = mount
-            .as_ref()
-            .map_or([0; 16], |fd| handle::fs_uuid(fd.as_fd()));
-        Fs { fsid, uuid, mount }
-    });
-    Ok(Obj::pinned(idx, id, Arc::new(root.into_fd())))
+    Obj::pinned(idx, id, Arc::new(root.into_fd()))
 }

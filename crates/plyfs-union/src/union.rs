@@ -91,6 +91,7 @@ impl Union {
             metacopy: false,
             impure,
             link: None,
+            index: crate::index::IndexState::default(),
         };
         self.table.intern(key, || parts).leak();
         Ok(())

@@ -34,6 +34,8 @@ pub enum Meaning {
     Lowers,
     /// `lowerdir+=A`: one more lower layer below the others.
     LowerAppend,
+    /// `datadir+=A`: one more data-only layer below the others.
+    DataAppend,
     /// `upperdir=`.
     Upper,
     /// `workdir=`.
@@ -42,6 +44,8 @@ pub enum Meaning {
     RedirectDir,
     /// `metacopy=`.
     Metacopy,
+    /// `index=`.
+    Index,
     /// `userxattr`.
     UserXattr,
     /// `volatile`.
@@ -83,12 +87,14 @@ impl Meaning {
         Some(match self {
             Self::Lowers => "A:B...: lower layers, the first one topmost; write \\: for a colon",
             Self::LowerAppend => "one more lower layer, below the others",
+            Self::DataAppend => "one more layer with nothing but data of metacopy files",
             Self::Upper => "where changes are kept; without it the mount is read-only",
             Self::Work => "where changes are prepared, on the file system of the upper",
             Self::RedirectDir => {
                 "on|follow|nofollow|off: rename lower directories (default follow)"
             }
             Self::Metacopy => "on|off: chown and chmod without copying data (default off)",
+            Self::Index => "on|off: hard links of a lower stay one file (default off)",
             Self::UserXattr => "keep marks in user.overlay.* attributes",
             Self::Volatile => "never wait for the disk: faster, lost after a crash",
             Self::Fsync => "0: the same as volatile",
@@ -176,21 +182,13 @@ pub static OPTIONS: &[OptionDef] = &[
     // Layers.
     kernel("lowerdir", Value, Meaning::Lowers),
     kernel("lowerdir+", Value, Meaning::LowerAppend),
-    kernel(
-        "datadir+",
-        Value,
-        NoEffect("data-only layers are not implemented"),
-    ),
+    kernel("datadir+", Value, Meaning::DataAppend),
     kernel("upperdir", Value, Meaning::Upper),
     kernel("workdir", Value, Meaning::Work),
     // Kernel overlayfs.
     kernel("redirect_dir", Value, Meaning::RedirectDir),
     kernel("metacopy", Value, Meaning::Metacopy),
-    kernel(
-        "index",
-        Value,
-        GrantedIf(&["off"], "the index of hard links is not implemented"),
-    ),
+    kernel("index", Value, Meaning::Index),
     kernel("userxattr", Nothing, Meaning::UserXattr),
     kernel("volatile", Nothing, Meaning::Volatile),
     kernel("xino", Value, GrantedIf(&["on", "auto", "off"], OWN_INO)),

@@ -1,21 +1,22 @@
 //! Running one step on one side.
 
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd};
 
 use rustix::fs::{
     Access, AtFlags, CWD, FallocateFlags, FileType, Gid, Mode, OFlags, RenameFlags, SeekFrom,
-    Timespec, Timestamps, Uid, XattrFlags,
+    Timespec, Timestamps, Uid,
 };
 use rustix::io::Errno;
 
 use super::build::dev;
 use super::exec_data as data;
+use super::exec_xattr::xattr;
 use super::ops::{How, Node, Op, Stamp};
 use super::outcome::{Outcome, digest};
 use super::side::{Handle, Place, Side};
 use super::stream::{Stream, drop_ghosts, read_all, show};
 use super::text::Bytes;
-use super::view::{list, read_to_end, value};
+use super::view::read_to_end;
 
 type Io<T> = rustix::io::Result<T>;
 
@@ -274,7 +275,7 @@ fn at(nofollow: bool) -> AtFlags {
 }
 
 /// A path for calls that have no `at` form.
-fn via_proc(dir: rustix::fd::BorrowedFd<'_>, path: Vec<u8>) -> Vec<u8> {
+pub(crate) fn via_proc(dir: rustix::fd::BorrowedFd<'_>, path: Vec<u8>) -> Vec<u8> {
     if dir.as_raw_fd() == CWD.as_raw_fd() {
         return path;
     }
@@ -283,107 +284,6 @@ fn via_proc(dir: rustix::fd::BorrowedFd<'_>, path: Vec<u8>) -> Vec<u8> {
         &path,
     ]
     .concat()
-}
-
-fn flag(nofollow: bool, follow: impl Fn() -> Io<usize>, not: impl Fn() -> Io<usize>) -> Io<usize> {
-    if nofollow { not() } else { follow() }
-}
-
-fn xattr(side: &Side, op: &Op) -> Outcome {
-    let (Op::Setxattr { path, .. }
-    | Op::Getxattr { path, .. }
-    | Op::Listxattr { path, .. }
-    | Op::Removexattr { path, .. }) = op
-    else {
-        return Outcome::skipped();
-    };
-    let outcome = match side.place(path) {
-        Place::Nowhere => Outcome::skipped(),
-        Place::Open(fd) => fxattr(fd, op),
-        Place::Path(dir, path) => path_xattr(&via_proc(dir, path), op),
-    };
-    // Removing an ACL that is not there works in the upper and fails in a lower, and who is in the
-    // upper after an open for writing is left open.
-    match op {
-        Op::Removexattr { name, .. }
-            if name.0.starts_with(b"system.posix_acl_") && outcome.ending() == "ENODATA" =>
-        {
-            Outcome::done()
-        }
-        _ => outcome,
-    }
-}
-
-fn fxattr(fd: &OwnedFd, op: &Op) -> Outcome {
-    match op {
-        Op::Setxattr {
-            name, value, flags, ..
-        } => {
-            let flags = XattrFlags::from_bits_retain(*flags);
-            rustix::fs::fsetxattr(fd, name.0.as_slice(), &value.0, flags).into()
-        }
-        Op::Getxattr { name, .. } => bytes(value(|buf| {
-            rustix::fs::fgetxattr(fd, name.0.as_slice(), buf)
-        })),
-        Op::Listxattr { .. } => name_list(list(|buf| rustix::fs::flistxattr(fd, buf))),
-        Op::Removexattr { name, .. } => rustix::fs::fremovexattr(fd, name.0.as_slice()).into(),
-        _ => Outcome::skipped(),
-    }
-}
-
-fn path_xattr(path: &[u8], op: &Op) -> Outcome {
-    match op {
-        Op::Setxattr {
-            name,
-            value,
-            flags,
-            nofollow,
-            ..
-        } => {
-            let (name, flags) = (name.0.as_slice(), XattrFlags::from_bits_retain(*flags));
-            if *nofollow {
-                rustix::fs::lsetxattr(path, name, &value.0, flags).into()
-            } else {
-                rustix::fs::setxattr(path, name, &value.0, flags).into()
-            }
-        }
-        Op::Getxattr { name, nofollow, .. } => bytes(value(|buf| {
-            let buf = std::cell::RefCell::new(buf);
-            let name = name.0.as_slice();
-            flag(
-                *nofollow,
-                || rustix::fs::getxattr(path, name, &mut **buf.borrow_mut()),
-                || rustix::fs::lgetxattr(path, name, &mut **buf.borrow_mut()),
-            )
-        })),
-        Op::Listxattr { nofollow, .. } => name_list(list(|buf| {
-            let buf = std::cell::RefCell::new(buf);
-            flag(
-                *nofollow,
-                || rustix::fs::listxattr(path, &mut **buf.borrow_mut()),
-                || rustix::fs::llistxattr(path, &mut **buf.borrow_mut()),
-            )
-        })),
-        Op::Removexattr { name, nofollow, .. } if *nofollow => {
-            rustix::fs::lremovexattr(path, name.0.as_slice()).into()
-        }
-        Op::Removexattr { name, .. } => rustix::fs::removexattr(path, name.0.as_slice()).into(),
-        _ => Outcome::skipped(),
-    }
-}
-
-fn bytes(result: Io<Vec<u8>>) -> Outcome {
-    match result {
-        Ok(value) => Outcome::done().fact("value", Bytes(value)),
-        Err(errno) => Outcome::error(errno),
-    }
-}
-
-fn name_list(result: Io<Vec<Bytes>>) -> Outcome {
-    match result {
-        Ok(names) => Outcome::done().fact("names", format!("{names:?}")),
-        Err(errno) => Outcome::error(errno),
-    }
 }
 
 fn stat(side: &mut Side, path: &Bytes, nofollow: bool) -> Outcome {

@@ -1,6 +1,6 @@
 //! Running the steps that move data through an open file or a mapping.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 
 use rustix::fs::{FileType, FlockOperation, IFlags, Mode, OFlags};
 use rustix::io::Errno;
@@ -231,8 +231,15 @@ fn read_window(window: Option<VolatileSlice<'_>>) -> Outcome {
     }
 }
 
+/// Maps for reading through a fresh descriptor: through one that was opened before its file was
+/// copied up the kernel maps the lower file, with another size than fstat says.
 fn map_read(fd: impl AsFd, off: u64, len: u32) -> Outcome {
-    let mapped = file_size(&fd).and_then(|size| Ok((size, region(&fd, libc::PROT_READ, size)?)));
+    let link = format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd());
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let mapped = rustix::fs::open(link, flags, Mode::empty()).and_then(|fd| {
+        let size = file_size(&fd)?;
+        Ok((size, region(&fd, libc::PROT_READ, size)?))
+    });
     match mapped {
         Ok((size, Some(region))) => read_window(window(&region, off, len, size)),
         Ok((_, None)) => Outcome::done().fact("data", "empty"),

@@ -8,6 +8,7 @@
 
 mod binary;
 mod compare;
+pub mod model;
 mod mount;
 mod need;
 mod plant;

@@ -16,6 +16,9 @@ use crate::inode::{Inode, Key};
 use crate::stack::UpperLayer;
 use crate::{Error, Result, Union};
 
+/// Where file capabilities are kept.
+const CAPABILITY: &[u8] = b"security.capability";
+
 /// How much of the data the caller is going to need.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum DataNeed {
@@ -343,8 +346,18 @@ impl Union {
     fn fill_metacopy(&self, inode: &Inode, dst: BorrowedFd<'_>, limit: u64) -> Result<()> {
         let data = inode.data().ok_or(Error::Stale)?;
         let src = self.reach.open_file(data, Access::READ | Access::NOATIME)?;
+        // Writing clears capabilities, which are no concern of those who bring the data.
+        let capability = xattr::get(At::object(&dst), CAPABILITY)?;
         copy::copy_data(src.as_fd(), dst, limit)?;
         sys_attr::truncate(dst, limit)?;
+        if let Some(value) = capability {
+            xattr::set(
+                At::object(&dst),
+                CAPABILITY,
+                &value,
+                xattr::SetFlags::empty(),
+            )?;
+        }
         if !self.options.volatile {
             io::fsync(dst, false)?;
         }

@@ -13,7 +13,7 @@ use plyfs_format::index::{index_name, is_temporary};
 use plyfs_format::names::{INDEX_DIR, XattrNamespace};
 use plyfs_format::nlink::{self, Base, Nlink};
 use plyfs_format::origin::Origin;
-use plyfs_layer::{LayerIdx, LayerRoot, Obj, Staged, set_mark};
+use plyfs_layer::{LayerIdx, LayerRoot, Obj, Staged, file_marks, set_mark};
 use plyfs_sys::attr::{self as sys_attr, SetTime};
 use plyfs_sys::stat::{LayerIno, Stat};
 use plyfs_sys::{At, Errno, Name, NameBuf, SysError, dir, make, open, stat, xattr};
@@ -177,6 +177,9 @@ impl Union {
             if found.kind() != merged.kind() {
                 return Err(Error::Malformed("index entry of another type"));
             }
+            let fd = self.reach.dir_fd(&index.dir)?;
+            merged.marks = file_marks(At::entry(fd.as_fd(), &name), self.stack.ns)?;
+            merged.metacopy = merged.marks.metacopy;
             merged.upper = Some(found);
             merged.top = found;
             merged.index.name = Some(name);

@@ -374,16 +374,19 @@ impl Filesystem for Adapter {
         reply: ReplyWrite,
     ) {
         guard("write", || {
-            let kill = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
-            let who = if kill {
-                Caller {
+            let node = NodeId(ino.0);
+            let result = if write_flags.contains(WriteFlags::FUSE_WRITE_CACHE) {
+                self.union.write_back(node, offset, data)
+            } else {
+                let kill = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
+                let killed = Caller {
                     drops_suid: true,
                     ..caller(req, 0)
-                }
-            } else {
-                Caller::ROOT
+                };
+                let who = if kill { killed } else { Caller::ROOT };
+                self.union.write(&who, node, offset, data)
             };
-            match self.union.write(&who, NodeId(ino.0), offset, data) {
+            match result {
                 Ok(n) => reply.written(u32::try_from(n).unwrap_or(u32::MAX)),
                 Err(e) => reply.error(errno("write", ino.0, &e)),
             }

@@ -23,6 +23,17 @@ const EXIT_ABORTED: i32 = 1;
 const FD_SHARE: u64 = 2;
 const FD_BUDGET: std::ops::RangeInclusive<u64> = 64..=8192;
 
+/// Changes the flags of the mount that is on the mountpoint; its layers and options stay.
+///
+/// # Errors
+/// Why the kernel does not change it.
+pub fn remount(spec: &MountSpec) -> Result<(), MountError> {
+    mount::remount(&spec.mountpoint, spec.settings.flags).map_err(|source| MountError::Mount {
+        path: spec.mountpoint.clone(),
+        source,
+    })
+}
+
 /// Mounts and serves until the mount is taken away.
 ///
 /// # Errors

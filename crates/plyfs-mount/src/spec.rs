@@ -46,6 +46,8 @@ pub struct MountSpec {
     pub work: Option<PathBuf>,
     /// Where to mount.
     pub mountpoint: PathBuf,
+    /// Change the flags of the mount that is there instead of making one.
+    pub remount: bool,
     /// Behaviour of the merged view.
     pub union: UnionOptions,
     /// Behaviour of the connection.
@@ -90,6 +92,7 @@ impl MountSpec {
             upper: None,
             work: None,
             mountpoint,
+            remount: false,
             union: UnionOptions::default(),
             session: SessionConfig::default(),
             settings: MountSettings {
@@ -141,6 +144,7 @@ impl MountSpec {
             Meaning::FsName => self.settings.source = OsString::from_vec(given.value()),
             Meaning::Subtype => self.settings.subtype = subtype(given)?,
             Meaning::AllowOther => self.settings.allow_other = true,
+            Meaning::Remount => self.remount = true,
             Meaning::Set(flag) => self.settings.flags.insert(flag),
             Meaning::Clear(flag) => self.settings.flags.remove(flag),
             Meaning::Granted | Meaning::GrantedIf(..) | Meaning::NoEffect(_) => {}

@@ -115,6 +115,17 @@ pub fn mount_fuse(dev: BorrowedFd<'_>, what: &FuseMount<'_>) -> Result<()> {
     done.map_err(|e| SysError::on("mount", what.target.as_os_str().as_bytes(), e))
 }
 
+/// Changes the flags of the mount on `target`; FUSE takes no other change of a live mount.
+///
+/// # Errors
+/// EINVAL where nothing is mounted, EPERM, EBUSY for read-only while files are open for writing.
+pub fn remount(target: &Path, flags: MountFlags) -> Result<()> {
+    let flags = MsFlags::from_bits_retain(flags.bits()) | MsFlags::MS_REMOUNT;
+    let none: Option<&str> = None;
+    nix::mount::mount(none, target, none, flags, none)
+        .map_err(|e| SysError::on("mount(MS_REMOUNT)", target.as_os_str().as_bytes(), e))
+}
+
 /// The descriptor behind `/dev/fd/N` when that is an open /dev/fuse: a connection that somebody
 /// with more privileges has mounted for us (mount.fuse3 with drop_privileges).
 ///

@@ -120,6 +120,9 @@ impl Union {
         if set.uid.is_some() || set.gid.is_some() {
             self.reach
                 .with(&obj, |at| sys_attr::chown(at, set.uid, set.gid))?;
+            if inode.kind != Kind::Dir {
+                self.drop_suid_for(caller, &inode)?;
+            }
         }
         if let Some(mode) = set.mode {
             self.reach

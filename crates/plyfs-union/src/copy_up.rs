@@ -17,7 +17,7 @@ use crate::stack::UpperLayer;
 use crate::{Error, Result, Union};
 
 /// Where file capabilities are kept.
-const CAPABILITY: &[u8] = b"security.capability";
+pub(crate) const CAPABILITY: &[u8] = b"security.capability";
 
 /// How much of the data the caller is going to need.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

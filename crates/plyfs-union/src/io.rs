@@ -4,9 +4,10 @@ use std::sync::Arc;
 use plyfs_layer::LayerIdx;
 use plyfs_sys::open::Access;
 use plyfs_sys::stat::{Kind, StatFs};
-use plyfs_sys::{io, open, stat};
+use plyfs_sys::xattr::{self, SetFlags};
+use plyfs_sys::{At, io, open, stat};
 
-use crate::copy_up::DataNeed;
+use crate::copy_up::{CAPABILITY, DataNeed};
 use crate::files::OpenFile;
 use crate::inode::{Inode, NodeId};
 use crate::{Caller, Error, Result, Union};
@@ -74,6 +75,25 @@ impl Union {
         self.drop_suid_for(caller, &inode)?;
         let file = self.write_file(&inode)?;
         Ok(io::pwrite(file.fd(), data, off)?)
+    }
+
+    /// Writes pages that were changed through a mapping. The kernel cleared what such a change
+    /// clears when it was made; a store through a mapping clears no capabilities, so those the
+    /// layer's file system takes away are put back.
+    ///
+    /// # Errors
+    /// As [`Union::write`].
+    pub fn write_back(&self, node: NodeId, off: u64, data: &[u8]) -> Result<usize> {
+        let inode = self.inode(node)?;
+        self.copy_up(&inode, DataNeed::All)?;
+        let file = self.write_file(&inode)?;
+        let fd = file.fd();
+        let capability = xattr::get(At::object(&fd), CAPABILITY)?;
+        let written = io::pwrite(fd, data, off)?;
+        if let Some(value) = capability {
+            xattr::set(At::object(&fd), CAPABILITY, &value, SetFlags::empty())?;
+        }
+        Ok(written)
     }
 
     /// Makes a file or directory durable; a lower object always is.

@@ -62,26 +62,32 @@ impl Union {
         if names::is_foreign_private(name) {
             return Err(Error::NotPermitted);
         }
+        self.drop_sgid_by_acl(caller, &inode, name)?;
         self.copy_up(&inode, DataNeed::AttributesOnly)?;
         let disk = self.stack.ns.to_disk(name);
         let obj = Arc::clone(inode.upper().ok_or(Error::ReadOnly)?);
-        self.reach
-            .with(&obj, |at| xattr::set(at, &disk, value, flags))?;
-        self.drop_sgid_by_acl(caller, &inode, name)
+        Ok(self
+            .reach
+            .with(&obj, |at| xattr::set(at, &disk, value, flags))?)
     }
 
-    /// An access ACL set by somebody outside the file's group clears sgid
-    /// (`ovl_set_or_remove_acl()`). The kernel would pass this as FUSE_SETXATTR_ACL_KILL_SGID.
+    /// Setting or removing an access ACL by somebody outside the file's group clears sgid, before
+    /// anything else and whether there was an ACL or not (`ovl_set_acl()`). The kernel would pass
+    /// this as FUSE_SETXATTR_ACL_KILL_SGID.
     fn drop_sgid_by_acl(&self, caller: &Caller, inode: &Arc<Inode>, name: &[u8]) -> Result<()> {
-        if name != acl::ACCESS_XATTR.as_bytes() || caller.has(Capability::Fsetid) {
+        if name != acl::ACCESS_XATTR.as_bytes() {
             return Ok(());
         }
-        let obj = Arc::clone(inode.upper().ok_or(Error::ReadOnly)?);
-        let found = self.stat_obj(&obj)?;
-        if found.perm() & 0o2000 != 0 && !caller.in_group(found.gid) {
-            self.reach
-                .with(&obj, |at| attr::chmod(at, found.perm() & !0o2000))?;
+        let found = self.stat_obj(inode.top().ok_or(Error::Stale)?)?;
+        let sgid = found.perm() & 0o2000 != 0;
+        if !sgid || caller.in_group(found.gid) || caller.has(Capability::Fsetid) {
+            return Ok(());
         }
+        self.copy_up(inode, DataNeed::AttributesOnly)?;
+        let obj = Arc::clone(inode.upper().ok_or(Error::ReadOnly)?);
+        self.reach
+            .with(&obj, |at| attr::chmod(at, found.perm() & !0o2000))?;
+        self.invalidate(inode.id);
         Ok(())
     }
 
@@ -92,13 +98,13 @@ impl Union {
     pub fn removexattr(&self, caller: &Caller, node: NodeId, name: &[u8]) -> Result<()> {
         let inode = self.inode(node)?;
         self.writable()?;
+        self.drop_sgid_by_acl(caller, &inode, name)?;
         let disk = self.stack.ns.to_disk(name);
         if inode.upper().is_none() {
             self.getxattr(node, name)?;
             self.copy_up(&inode, DataNeed::AttributesOnly)?;
         }
         let obj = Arc::clone(inode.upper().ok_or(Error::ReadOnly)?);
-        self.reach.with(&obj, |at| xattr::remove(at, &disk))?;
-        self.drop_sgid_by_acl(caller, &inode, name)
+        Ok(self.reach.with(&obj, |at| xattr::remove(at, &disk))?)
     }
 }

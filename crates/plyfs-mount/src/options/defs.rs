@@ -68,6 +68,8 @@ pub enum Meaning {
     Subtype,
     /// `allow_other`.
     AllowOther,
+    /// `remount`: changes the flags of a live mount and nothing else.
+    Remount,
     /// Sets flags of the mount.
     Set(MountFlags),
     /// Clears flags of the mount.
@@ -94,6 +96,7 @@ impl Meaning {
                 "on|follow|nofollow|off: rename lower directories (default follow)"
             }
             Self::Metacopy => "on|off: chown and chmod without copying data (default off)",
+            Self::Remount => "change the flags of the mount that is there, such as ro",
             Self::Index => "on|off: hard links of a lower stay one file (default off)",
             Self::UserXattr => "keep marks in user.overlay.* attributes",
             Self::Volatile => "never wait for the disk: faster, lost after a crash",
@@ -357,10 +360,7 @@ pub static OPTIONS: &[OptionDef] = &[
     flag("silent", Granted),
     flag("loud", Granted),
     flag_value("comment", Granted),
-    flag(
-        "remount",
-        NoEffect("a mount cannot be changed; unmount it and mount it again"),
-    ),
+    flag("remount", Meaning::Remount),
     // Propagation: containers/storage passes `private` to every mount program.
     flag("private", Granted),
     flag("rprivate", Granted),

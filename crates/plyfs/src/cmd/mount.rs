@@ -18,6 +18,9 @@ pub(crate) fn run(args: MountArgs) -> anyhow::Result<()> {
 
 /// Mounts what is specified, here or in a daemon.
 pub(crate) fn start(spec: MountSpec, foreground: bool) -> Result<(), MountError> {
+    if spec.remount {
+        return session::remount(&spec);
+    }
     if foreground {
         session::serve(spec, &mut daemonize::Ready::nobody_waits())
     } else {

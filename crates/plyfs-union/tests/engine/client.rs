@@ -3,6 +3,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use plyfs_sys::Errno;
+use plyfs_sys::stat::Kind;
 use plyfs_union::{Caller, Error, NodeId, Union};
 
 /// A looked-up inode whose count goes back by `forget`, as the kernel's does.
@@ -10,6 +11,7 @@ use plyfs_union::{Caller, Error, NodeId, Union};
 pub(crate) struct Held {
     union: Arc<Union>,
     pub(crate) id: NodeId,
+    kind: Kind,
 }
 
 impl Drop for Held {
@@ -48,11 +50,12 @@ impl Client {
 
     /// Takes over the count of an entry.
     pub(crate) fn hold(&self, entry: plyfs_union::Entry) -> Arc<Held> {
-        let id = entry.node.id;
+        let (id, kind) = (entry.node.id, entry.node.kind);
         entry.node.leak();
         Arc::new(Held {
             union: Arc::clone(&self.union),
             id,
+            kind,
         })
     }
 
@@ -61,6 +64,7 @@ impl Client {
         Arc::new(Held {
             union: Arc::clone(&self.union),
             id: NodeId::ROOT,
+            kind: Kind::Dir,
         })
     }
 
@@ -85,6 +89,11 @@ impl Client {
         let (dir, name) = path
             .rsplit_once('/')
             .unwrap_or_else(|| panic!("no path: {path:?}"));
-        Ok((self.node(dir)?, name.as_bytes()))
+        let dir = self.node(dir)?;
+        // The VFS looks at both ends of an operation before it asks.
+        if dir.kind != Kind::Dir {
+            return Err(Errno::ENOTDIR);
+        }
+        Ok((dir, name.as_bytes()))
     }
 }

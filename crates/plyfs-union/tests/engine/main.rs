@@ -26,6 +26,7 @@ mod copy_up;
 mod create;
 mod data;
 mod lookup;
+mod model;
 mod readdir;
 mod remove;
 mod rename;

@@ -1,6 +1,7 @@
 //! Puts the objects of a layer section onto the disk.
-use std::fs::{self, Permissions};
-use std::os::unix::fs::{PermissionsExt, lchown, symlink};
+use std::fs::{self, DirBuilder, OpenOptions, Permissions};
+use std::io::Write;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, lchown, symlink};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, FileType, Mode, Timespec, Timestamps, makedev, mknodat, utimensat};
@@ -10,8 +11,9 @@ use crate::text::{Object, What};
 /// The mtime of everything that names none: long before any test.
 const LONG_AGO: i64 = 1_500_000_000;
 
-/// Plants `objects` below `root`; missing parents are made.
+/// Plants `objects` below `root`, which is made; so are missing parents.
 pub(crate) fn place(root: &Path, objects: &[Object]) {
+    make_dirs(root);
     for object in objects {
         plant(root, object);
     }
@@ -28,16 +30,16 @@ pub(crate) fn on_disk(root: &Path, path: &str) -> PathBuf {
 fn plant(root: &Path, object: &Object) {
     let path = on_disk(root, &object.path);
     if let Some(parent) = path.parent() {
-        fs::create_dir_all(parent).unwrap();
+        make_dirs(parent);
     }
     match &object.what {
-        What::Dir => fs::create_dir_all(&path).unwrap(),
-        What::File(content) => fs::write(&path, content).unwrap(),
+        What::Dir => make_dirs(&path),
+        What::File(content) => make_file(&path, content),
         What::Symlink(target) => symlink(target, &path).unwrap(),
         What::Link(to) => fs::hard_link(on_disk(root, to), &path).unwrap(),
         What::Whiteout => node(&path, FileType::CharacterDevice, (0, 0)),
         What::XattrWhiteout => {
-            fs::write(&path, "").unwrap();
+            make_file(&path, b"");
             xattr::set(&path, "trusted.overlay.whiteout", b"y").unwrap();
         }
         What::Fifo => node(&path, FileType::Fifo, (0, 0)),
@@ -45,6 +47,18 @@ fn plant(root: &Path, object: &Object) {
         What::Char => node(&path, FileType::CharacterDevice, (1, 3)),
         What::Block => node(&path, FileType::BlockDevice, (7, 0)),
     }
+}
+
+// The engine changes the umask of the threads it works in; these modes are the same under any.
+fn make_dirs(path: &Path) {
+    let mut builder = DirBuilder::new();
+    builder.recursive(true).mode(0o755).create(path).unwrap();
+}
+
+fn make_file(path: &Path, content: &[u8]) {
+    let mut options = OpenOptions::new();
+    let file = options.write(true).create(true).truncate(true).mode(0o644);
+    file.open(path).unwrap().write_all(content).unwrap();
 }
 
 fn node(path: &Path, kind: FileType, (major, minor): (u32, u32)) {
@@ -71,7 +85,7 @@ fn adorn(path: &Path, object: &Object) {
             "impure" => mark("impure", b"y"),
             "opaque" | "redirect" | "metacopy" => mark(&attr.name, value.as_bytes()),
             "size" => {
-                let file = fs::OpenOptions::new().write(true).open(path).unwrap();
+                let file = OpenOptions::new().write(true).open(path).unwrap();
                 file.set_len(value.parse().unwrap()).unwrap();
             }
             "own" | "t" => {}

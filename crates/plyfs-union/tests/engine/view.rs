@@ -135,7 +135,12 @@ pub(crate) fn of_dir(root: &Path) -> View {
 }
 
 fn add_disk(path: &Path, shown: &str, view: &mut View) {
-    let meta = fs::symlink_metadata(path).unwrap_or_else(|e| panic!("{shown}: {e}"));
+    let meta = match fs::symlink_metadata(path) {
+        // Kernel overlayfs lists whiteouts of a directory that one layer alone has, and then does
+        // not find them.
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return,
+        other => other.unwrap_or_else(|e| panic!("{shown}: {e}")),
+    };
     let kind = Kind::from_mode(meta.mode());
     let mut content = Vec::new();
     match kind {

@@ -20,8 +20,8 @@ pub(crate) struct World {
     before: Vec<Tree>,
     writable: bool,
     pub(crate) options: UnionOptions,
-    /// Kernel overlayfs understands all that is in the layers.
-    kernel_knows: bool,
+    /// Kernel overlayfs understands all that is in the layers, and is asked.
+    pub(crate) kernel_knows: bool,
 }
 
 impl World {
@@ -29,9 +29,14 @@ impl World {
     /// `redirect=on|follow|nofollow` (default on), `metacopy`, `volatile`, `fds=N`, `cache=N`, and
     /// `own-format` for layers that kernel overlayfs does not read.
     pub(crate) fn new(text: &str) -> Self {
+        Self::new_in(&plyfs_testkit::scratch_base(), text)
+    }
+
+    /// [`World::new`] with its directories below `base`.
+    pub(crate) fn new_in(base: &Path, text: &str) -> Self {
         let dir = tempfile::Builder::new()
             .prefix("plyfs-engine-")
-            .tempdir_in(plyfs_testkit::scratch_base())
+            .tempdir_in(base)
             .unwrap();
         let mut world = Self {
             dir,
@@ -49,13 +54,11 @@ impl World {
             match title {
                 "lower" => {
                     let root = world.path(&format!("l{}", world.lowers.len()));
-                    std::fs::create_dir(&root).unwrap();
                     place(&root, &objects(body));
                     world.lowers.push(root);
                 }
                 "upper" => {
                     world.writable = true;
-                    std::fs::create_dir(world.upper()).unwrap();
                     place(&world.upper(), &objects(body));
                 }
                 "opts" => body.split_whitespace().for_each(|o| world.option(o)),
@@ -120,7 +123,7 @@ impl World {
         let shown = view::of_union(union);
         assert_eq!(union.known_inodes(), 1, "a walk leaves inodes in the table");
         union.close().unwrap();
-        self.verify_disk();
+        self.verify_workdir();
         let fresh = self.open();
         let again = view::of_union(&fresh);
         let lines = differences(&shown, &again, Strict::Inodes);
@@ -152,6 +155,10 @@ impl World {
                 lines.join("\n")
             );
         }
+        self.verify_workdir();
+    }
+
+    fn verify_workdir(&self) {
         if self.writable {
             let litter = std::fs::read_dir(self.path("work/work")).unwrap();
             let litter: Vec<_> = litter.map(|e| e.unwrap().file_name()).collect();

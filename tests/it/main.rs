@@ -17,6 +17,7 @@ mod readdir;
 mod realroot;
 mod remove;
 mod rename;
+mod suites;
 mod support;
 mod tidy;
 mod userns;

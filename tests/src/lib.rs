@@ -1,3 +1,4 @@
-//! Placeholder.
+//! The programs that tests run: random work on mounted file systems, and what judges it.
 
+pub mod fsx;
 pub mod judge;

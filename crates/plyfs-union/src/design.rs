@@ -25,8 +25,7 @@
 //! # Places in a listing are hashes
 //!
 //! Without handles a stream of READDIR requests is a sequence of unrelated requests with an
-//! offset. The offset is a hash of the name ([`crate::Cookie`]), with a rank for names that share
-//! one. A listing can be dropped and built again, names can come and go, the daemon can be
+//! offset. The offset is a hash of the name ([`crate::Cookie`]) and of nothing else. A listing can be dropped and built again, names can come and go, the daemon can be
 //! replaced, and a stream goes on where it was: what stayed is shown once.
 //!
 //! # A name lock a directory, no global lock

@@ -10,7 +10,7 @@ use plyfs_sys::{At, Name, NameBuf, dir, open, stat};
 
 use crate::inode::{Inode, Key, NodeId};
 use crate::lookup::Entry;
-use crate::lower_index::{Builder, Cookie, IndexEntry, LowerIndex, cookie_base};
+use crate::lower_index::{Builder, Cookie, IndexEntry, LowerIndex, cookie_of};
 use crate::{Result, Union};
 
 /// One entry of a listing.
@@ -32,7 +32,7 @@ pub type Flow = std::ops::ControlFlow<()>;
 /// An entry of the upper directory.
 #[derive(Debug)]
 struct UpperEntry {
-    cookie: u64,
+    cookie: Cookie,
     name: NameBuf,
     ino: u64,
     /// None for a whiteout.
@@ -239,7 +239,7 @@ impl Union {
                 shown = !whiteout::is_whiteout_dev(found.mode, found.rdev.0, found.rdev.1);
                 kind = Some(found.kind());
             }
-            let cookie = cookie_base(entry.name);
+            let cookie = cookie_of(entry.name);
             let kind = kind.filter(|_| shown);
             entries.push(UpperEntry {
                 cookie,
@@ -261,12 +261,8 @@ impl Union {
         after: Cookie,
         mut f: impl FnMut(&Self, ListEntry<'_>, &Pick<'_>) -> Result<Flow>,
     ) -> Result<()> {
-        let mut ranks = Ranks::new(after);
         let mut merge = MergeIter::new(view, after);
-        while let Some((base, pick)) = merge.next() {
-            let Some(next) = ranks.cookie(base) else {
-                continue;
-            };
+        while let Some((next, pick)) = merge.next() {
             let (name, kind) = match &pick {
                 Pick::Upper(e, kind, _) => (e.name.as_bytes(), *kind),
                 Pick::Lower(e) => (view.lower.name(e), e.kind),
@@ -324,34 +320,6 @@ impl Union {
     }
 }
 
-/// Gives names with the same hash their ranks, and leaves out what is not behind `after`.
-struct Ranks {
-    after: u64,
-    base: u64,
-    rank: u64,
-}
-
-impl Ranks {
-    fn new(after: Cookie) -> Self {
-        Self {
-            after: after.0,
-            base: 0,
-            rank: 0,
-        }
-    }
-
-    fn cookie(&mut self, base: u64) -> Option<Cookie> {
-        self.rank = if base == self.base {
-            (self.rank + 1).min(0xff)
-        } else {
-            0
-        };
-        self.base = base;
-        let cookie = base | self.rank;
-        (cookie > self.after).then_some(Cookie(cookie))
-    }
-}
-
 /// Two sorted lists as one; an upper entry hides the lower of the same name.
 struct MergeIter<'a> {
     view: &'a View,
@@ -361,30 +329,29 @@ struct MergeIter<'a> {
 
 impl<'a> MergeIter<'a> {
     fn new(view: &'a View, after: Cookie) -> Self {
-        let from = after.0 & !0xff;
         let upper = view.upper.as_ref().map_or(&[][..], |u| &u.entries);
         let lower = view.lower.entries();
         Self {
             view,
-            upper: &upper[upper.partition_point(|e| e.cookie < from)..],
-            lower: &lower[lower.partition_point(|e| e.cookie.0 < from)..],
+            upper: &upper[upper.partition_point(|e| e.cookie <= after)..],
+            lower: &lower[lower.partition_point(|e| e.cookie <= after)..],
         }
     }
 
-    fn next(&mut self) -> Option<(u64, Pick<'a>)> {
+    fn next(&mut self) -> Option<(Cookie, Pick<'a>)> {
         loop {
             let order = match (self.upper.first(), self.lower.first()) {
                 (None, None) => return None,
                 (Some(_), None) => Ordering::Less,
                 (None, Some(_)) => Ordering::Greater,
                 (Some(u), Some(l)) => {
-                    (u.cookie, u.name.as_bytes()).cmp(&(l.cookie.0, self.view.lower.name(l)))
+                    (u.cookie, u.name.as_bytes()).cmp(&(l.cookie, self.view.lower.name(l)))
                 }
             };
             if order == Ordering::Greater {
                 let (first, rest) = self.lower.split_first()?;
                 self.lower = rest;
-                return Some((first.cookie.0, Pick::Lower(first)));
+                return Some((first.cookie, Pick::Lower(first)));
             }
             let (first, rest) = self.upper.split_first()?;
             self.upper = rest;

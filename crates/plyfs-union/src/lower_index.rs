@@ -16,26 +16,36 @@ use plyfs_sys::{At, Name, NameBuf, dir, open, stat, xattr};
 use crate::{Error, Result};
 
 /// A place in a listing that stays the same however often the listing is built: a hash of the
-/// name. So a stream goes on exactly where it was, after any change and any restart.
+/// name and of nothing else. So a stream goes on exactly where it was, after any change and any restart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Cookie(pub u64);
 
-/// Bits of a cookie below the hash; they tell names with one hash apart.
-const RANK_BITS: u32 = 8;
+/// Bits of a cookie that come from a second hash: names with one first hash can be made on
+/// purpose, and two that share a cookie could not be told apart by a stream that stops between.
+const SECOND_BITS: u32 = 8;
 /// Cookies below this are `.` and `..`.
-const FIRST_COOKIE: u64 = 1 << RANK_BITS;
+const FIRST_COOKIE: u64 = 1 << SECOND_BITS;
+/// The offset basis of FNV-1a.
+const FNV_BASIS: u64 = 0xcbf2_9ce4_8422_2325;
+/// Where the second hash starts instead.
+const SECOND_BASIS: u64 = 0x9e37_79b9_7f4a_7c15;
 
-/// The cookie of a name, its rank among names of the same hash left at 0. FNV-1a with a final
-/// mix: fixed for all time, as cookies outlive the process.
-pub(crate) fn cookie_base(name: &[u8]) -> u64 {
-    let mut h: u64 = 0xcbf2_9ce4_8422_2325;
+fn fnv(basis: u64, name: &[u8]) -> u64 {
+    let mut h = basis;
     for b in name {
         h = (h ^ u64::from(*b)).wrapping_mul(0x0000_0100_0000_01b3);
     }
     h ^= h >> 32;
     h = h.wrapping_mul(0xd6e8_feb8_6659_fd93);
-    h ^= h >> 32;
-    (((h >> (RANK_BITS + 1)) << RANK_BITS) & (i64::MAX as u64)).max(FIRST_COOKIE)
+    h ^ (h >> 32)
+}
+
+/// The cookie of a name: FNV-1a twice, fixed for all time, as cookies outlive the process. 63 bits,
+/// as the kernel keeps offsets in a signed number.
+pub(crate) fn cookie_of(name: &[u8]) -> Cookie {
+    let first = fnv(FNV_BASIS, name) >> (SECOND_BITS + 1) << SECOND_BITS;
+    let second = fnv(SECOND_BASIS, name) >> (u64::BITS - SECOND_BITS);
+    Cookie((first | second).max(FIRST_COOKIE))
 }
 
 /// One name of the lower part of a directory.
@@ -76,11 +86,11 @@ impl LowerIndex {
 
     /// The entry called `name`, if any lower shows one.
     pub(crate) fn find(&self, name: &Name) -> Option<&IndexEntry> {
-        let base = cookie_base(name.as_bytes());
-        let from = self.entries.partition_point(|e| e.cookie.0 < base);
+        let cookie = cookie_of(name.as_bytes());
+        let from = self.entries.partition_point(|e| e.cookie < cookie);
         self.entries[from..]
             .iter()
-            .take_while(|e| e.cookie.0 >> RANK_BITS == base >> RANK_BITS)
+            .take_while(|e| e.cookie == cookie)
             .find(|e| self.name(e) == name.as_bytes())
     }
 
@@ -252,17 +262,17 @@ impl<'a> Builder<'a> {
     }
 
     fn finish(self) -> LowerIndex {
-        let mut list: Vec<(u64, NameBuf, Slot)> = self
+        let mut list: Vec<(Cookie, NameBuf, Slot)> = self
             .slots
             .into_iter()
             .filter(|(_, slot)| !slot.hidden)
-            .map(|(name, slot)| (cookie_base(name.as_bytes()), name, slot))
+            .map(|(name, slot)| (cookie_of(name.as_bytes()), name, slot))
             .collect();
         list.sort_unstable_by(|a, b| (a.0, &a.1).cmp(&(b.0, &b.1)));
         let mut index = LowerIndex::default();
         for (cookie, name, slot) in list {
             let entry = IndexEntry {
-                cookie: Cookie(cookie),
+                cookie,
                 name_at: u32::try_from(index.names.len()).unwrap_or(u32::MAX),
                 name_len: u8::try_from(name.as_bytes().len()).unwrap_or(u8::MAX),
                 kind: slot.kind,

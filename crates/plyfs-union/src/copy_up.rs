@@ -251,15 +251,16 @@ impl Union {
             let dir = self.reach.dir_fd(&dir_obj)?;
             let before = stat::stat_fd(dir.as_fd())?;
             self.set_impure(&parent)?;
+            // Nothing that can fail comes between the step on disk and the one in memory (B2).
+            let copy = stat::stat(staged.at())?;
             let file = staged.publish_new(dir.as_fd(), &name)?;
             // Copy-up is not a change of the directory that a user made.
             let (atime, mtime) = (SetTime::To(before.atime), SetTime::To(before.mtime));
-            sys_attr::utimens(At::object(&dir), atime, mtime)?;
-            let id = match &file {
-                Some(fd) => stat::stat_fd(fd.as_fd())?.id(),
-                None => stat::stat(At::entry(dir.as_fd(), &name))?.id(),
-            };
-            let obj = Obj::found(LayerIdx::UPPER, id, &dir_obj, (*name).to_owned());
+            if let Err(e) = sys_attr::utimens(At::object(&dir), atime, mtime) {
+                tracing::warn!("restoring the times of a directory after copy-up: {e}");
+            }
+            let id = copy.id();
+            let obj = self.upper_obj(&copy, &dir_obj, &name);
             inode.metacopy.store(metacopy, Ordering::Release);
             self.rise(inode, obj, file, Some(found));
             self.table.rekey(inode, Some(Key::Obj(LayerIdx::UPPER, id)));

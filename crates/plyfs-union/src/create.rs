@@ -240,7 +240,7 @@ impl Union {
         let link: Option<Link> = (found.kind() == Kind::Dir)
             .then(|| self.link_to(dir, name))
             .transpose()?;
-        let obj = Obj::found(layer, found.id(), dir_obj, name.to_owned());
+        let obj = self.upper_obj(found, dir_obj, name);
         Ok(self.table.intern(Key::Obj(layer, found.id()), || Parts {
             kind: found.kind(),
             st_ino: self.stack.st_ino(found.id()),

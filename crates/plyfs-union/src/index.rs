@@ -239,8 +239,8 @@ impl Union {
         set_mark(staged.at(), self.stack.ns.nlink(), &start.encode())?;
         let fd = self.reach.dir_fd(&index.dir)?;
         let _appears = index.publish.write();
+        let found = stat::stat(staged.at())?;
         let file = staged.publish_new(fd.as_fd(), &name)?;
-        let found = stat::stat(At::entry(fd.as_fd(), &name))?;
         let obj = Obj::found(LayerIdx::UPPER, found.id(), &index.dir, name.clone());
         inode.index.name.get_or_init(|| name);
         self.rise(inode, obj, file, None);

@@ -27,6 +27,7 @@ mod rename;
 mod stack;
 mod table;
 mod union;
+mod upper_dirs;
 mod xattr;
 
 pub use attr::{Attr, SetAttr};

@@ -3,7 +3,7 @@ use std::sync::Arc;
 
 use plyfs_layer::{LayerIdx, Obj};
 use plyfs_sys::Name;
-use plyfs_sys::stat::Kind;
+use plyfs_sys::stat::{Kind, Stat};
 
 use crate::attr::Attr;
 use crate::inode::{Inode, Key, Link, NodeId, Parts};
@@ -61,12 +61,7 @@ impl Union {
                 .name
                 .as_ref()
                 .and_then(|n| self.index_obj(found.id(), n)),
-            (Some(found), Some(dir_obj)) => Some(Obj::found(
-                LayerIdx::UPPER,
-                found.id(),
-                dir_obj,
-                name.to_owned(),
-            )),
+            (Some(found), Some(dir_obj)) => Some(self.upper_obj(found, dir_obj, name)),
             _ => None,
         };
         let link = self
@@ -87,6 +82,14 @@ impl Union {
             self.note_name(dir, name, &node);
         }
         Ok(node)
+    }
+
+    /// The object of what was found as `name` in an upper directory.
+    pub(crate) fn upper_obj(&self, found: &Stat, dir: &Arc<Obj>, name: &Name) -> Arc<Obj> {
+        match found.kind() {
+            Kind::Dir => self.upper_dirs.obj(found.id(), dir, name),
+            _ => Obj::found(LayerIdx::UPPER, found.id(), dir, name.to_owned()),
+        }
     }
 
     /// Directories need to know their parent, and so does what may have to be copied up.

@@ -163,6 +163,9 @@ impl Union {
         }
         if let Some(state) = &inode.dir {
             state.removed.store(true, Ordering::Release);
+            if let Some(obj) = inode.upper() {
+                self.upper_dirs.removed(obj.id());
+            }
             self.upper_cache.remove(inode.id);
             self.lower_cache.remove(inode.id);
         }

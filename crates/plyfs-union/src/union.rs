@@ -12,6 +12,7 @@ use crate::listing::UpperList;
 use crate::lower_index::LowerIndex;
 use crate::stack::Stack;
 use crate::table::Table;
+use crate::upper_dirs::UpperDirs;
 use crate::{Error, Result};
 
 /// Who is told that attributes have changed without a request that says so.
@@ -32,6 +33,7 @@ pub struct Union {
     pub(crate) files: OpenFiles,
     pub(crate) lower_cache: ByteCache<LowerIndex>,
     pub(crate) upper_cache: ByteCache<UpperList>,
+    pub(crate) upper_dirs: UpperDirs,
     pub(crate) no_lower: Arc<LowerIndex>,
     listener: OnceLock<Box<dyn Invalidate>>,
 }
@@ -52,6 +54,7 @@ impl Union {
             files: OpenFiles::new(options.fd_budget / 2),
             lower_cache: ByteCache::new(options.cache_bytes / 2),
             upper_cache: ByteCache::new(options.cache_bytes / 2),
+            upper_dirs: UpperDirs::default(),
             no_lower: Arc::default(),
             listener: OnceLock::new(),
             options,

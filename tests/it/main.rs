@@ -13,6 +13,7 @@ mod judge;
 mod lifecycle;
 mod link;
 mod lookup;
+mod never_written;
 mod readdir;
 mod realroot;
 mod remove;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use plyfs_format::nlink::Base;
-use plyfs_layer::{LayerIdx, Obj};
+use plyfs_layer::{LayerIdx, Obj, Place};
 use plyfs_sys::make::{self, Rename};
 use plyfs_sys::stat::Kind;
 use plyfs_sys::{Errno, Name};
@@ -24,6 +24,20 @@ use crate::{Error, Result, Union};
 pub(crate) struct Victim {
     pub(crate) inode: InodeRef,
     pin: Option<Arc<OwnedFd>>,
+    /// No name is known any more.
+    last: bool,
+}
+
+impl Victim {
+    /// Takes the name out of the object's place, which the caller holds since before the name
+    /// changed on disk: nobody finds the place saying what the disk no longer says.
+    pub(crate) fn leave(&mut self, place: &mut Place, dir: &Obj, name: &Name) {
+        place.remove_name(dir, name);
+        self.last = place.names.is_empty();
+        if self.last {
+            place.pinned = self.pin.take();
+        }
+    }
 }
 
 impl Union {
@@ -44,17 +58,21 @@ impl Union {
         if let Some(entry) = &indexed {
             self.give_alias(&dir, name, &mut merged, &entry.node)?;
         }
-        let victim = self.victim(&dir, name, &merged)?;
+        let mut victim = self.victim(&dir, name, &merged)?;
         let shown = self.count_out(&merged, victim.as_ref())?;
         let whiteout = self.lower_index(&dir)?.has(name);
         let obj = victim.as_ref().and_then(|v| v.inode.upper().cloned());
         {
-            let _place = obj.as_ref().map(|o| o.place_mut());
+            let mut place = obj.as_ref().map(|o| o.place_mut());
             self.remove_file(&dir, name, merged.upper.is_some(), whiteout)?;
+            if let (Some(victim), Some(place), Some(from)) = (&mut victim, &mut place, dir.upper())
+            {
+                victim.leave(place, from, name);
+            }
         }
         dir.touch_names();
         if let Some(victim) = victim {
-            self.lost_name(&dir, name, victim, merged.top.nlink > 1);
+            self.lost_name(&victim, merged.top.nlink > 1);
         }
         match (&indexed, shown) {
             (Some(entry), Some(1)) => self.drop_from_index(&entry.node),
@@ -144,26 +162,17 @@ impl Union {
             Some(obj) if !has_other_name(obj, dir, name) => Some(self.reach.open_pin(obj)?),
             _ => None,
         };
-        Ok(Some(Victim { inode, pin }))
+        let last = inode.upper().is_none();
+        Ok(Some(Victim { inode, pin, last }))
     }
 
     /// Records that a known inode has lost a name; `more` says that others are left.
-    pub(crate) fn lost_name(&self, dir: &Inode, name: &Name, victim: Victim, more: bool) {
+    pub(crate) fn lost_name(&self, victim: &Victim, more: bool) {
         let inode = &victim.inode;
-        let mut last = true;
-        if let (Some(obj), Some(dir_obj)) = (inode.upper(), dir.upper()) {
-            let mut place = obj.place_mut();
-            place.remove_name(dir_obj, name);
-            last = place.names.is_empty();
-            if last {
-                place.pinned = victim.pin;
-            }
-            drop(place);
-            self.reach.forget(obj);
-        }
         if let Some(state) = &inode.dir {
             state.removed.store(true, Ordering::Release);
             if let Some(obj) = inode.upper() {
+                self.reach.forget(obj);
                 self.upper_dirs.removed(obj.id());
             }
             self.upper_cache.remove(inode.id);
@@ -173,7 +182,7 @@ impl Union {
             let link = inode.link.lock().take();
             drop(link);
             self.table.rekey(inode, None);
-        } else if last && !more {
+        } else if victim.last && !more {
             // Nothing can find it by name any more, and its number may be used again.
             self.table.rekey(inode, None);
         }
@@ -204,11 +213,11 @@ impl Union {
             if !self.is_empty_dir(&entry.node)? {
                 return Err(Error::NotEmpty);
             }
-            let victim = self.victim(&dir, name, &merged)?;
-            self.remove_dir(&dir, name, &entry.node)?;
+            let mut victim = self.victim(&dir, name, &merged)?;
+            self.remove_dir(&dir, name, &entry.node, victim.as_mut())?;
             dir.touch_names();
             if let Some(victim) = victim {
-                self.lost_name(&dir, name, victim, false);
+                self.lost_name(&victim, false);
             }
             return Ok(());
         }
@@ -226,25 +235,36 @@ impl Union {
         Ok(entry.node.key.lock().as_ref() == Some(&key))
     }
 
-    fn remove_dir(&self, dir: &Arc<Inode>, name: &Name, victim: &Arc<Inode>) -> Result<()> {
+    fn remove_dir(
+        &self,
+        dir: &Arc<Inode>,
+        name: &Name,
+        gone: &Arc<Inode>,
+        victim: Option<&mut Victim>,
+    ) -> Result<()> {
         let whiteout = self.lower_index(dir)?.has(name);
         let dir_obj = dir.upper().ok_or(Error::ReadOnly)?;
         let fd = self.reach.dir_fd(dir_obj)?;
         let work = &self.writable()?.upper.work;
-        let Some(obj) = victim.upper() else {
+        let Some(obj) = gone.upper() else {
             return Ok(work.make_whiteout(fd.as_fd(), name)?);
         };
-        let _place = obj.place_mut();
+        let mut place = obj.place_mut();
         if whiteout {
-            return Ok(work.stage_whiteout()?.publish_exchange(fd.as_fd(), name)?);
-        }
-        match make::rmdir(fd.as_fd(), name) {
-            // Only whiteouts are left inside: the directory goes to the workdir in one step.
-            Err(e) if matches!(e.errno(), Errno::ENOTEMPTY | Errno::EEXIST) => {
-                Ok(work.discard(fd.as_fd(), name)?)
+            work.stage_whiteout()?.publish_exchange(fd.as_fd(), name)?;
+        } else {
+            match make::rmdir(fd.as_fd(), name) {
+                // Only whiteouts are left inside: the directory goes to the workdir in one step.
+                Err(e) if matches!(e.errno(), Errno::ENOTEMPTY | Errno::EEXIST) => {
+                    work.discard(fd.as_fd(), name)?;
+                }
+                other => other?,
             }
-            other => Ok(other?),
         }
+        if let Some(victim) = victim {
+            victim.leave(&mut place, dir_obj, name);
+        }
+        Ok(())
     }
 
     /// Replaces an upper directory that shows nothing but holds whiteouts by an empty opaque one

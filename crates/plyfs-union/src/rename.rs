@@ -16,7 +16,6 @@ use crate::inode::{Inode, Link, NodeId};
 use crate::lock::lock_dirs;
 use crate::lookup::Entry;
 use crate::merge::Merged;
-use crate::remove::Victim;
 use crate::{Error, Result, Union};
 
 /// One end of a rename: a name in a directory, and what it means.
@@ -152,7 +151,7 @@ impl Union {
         let moved = old.node().ok_or(Error::Stale)?;
         self.clear_target(new)?;
         self.seal(moved, old, new)?;
-        let victim = match (&new.merged, new.entry.is_some()) {
+        let mut victim = match (&new.merged, new.entry.is_some()) {
             (Some(merged), true) => self.victim(new.dir, new.name, merged)?,
             _ => None,
         };
@@ -161,10 +160,15 @@ impl Union {
             Some(merged) => self.count_out(merged, victim.as_ref())?,
             None => None,
         };
+        let arrival = self.arrival(moved, old, new)?;
+        let victim_obj = victim.as_ref().and_then(|v| v.inode.upper().cloned());
         {
-            let victim_obj = victim.as_ref().and_then(|v| v.inode.upper());
-            let _places = hold_places(moved.upper(), victim_obj);
+            let mut places = Places::hold(moved.upper(), victim_obj.as_ref());
             self.rename_upper((old.dir, old.name), (new.dir, new.name), flags)?;
+            if let (Some(victim), Some(place)) = (&mut victim, places.of(victim_obj.as_ref())) {
+                victim.leave(place, &arrival.new_dir, new.name);
+            }
+            arrival.enter(&mut places, moved, old, new);
         }
         if flags.contains(Rename::EXCHANGE) && !old.lower {
             // The whiteout that came back hides nothing (`ovl_rename()`: cleanup_whiteout).
@@ -174,18 +178,14 @@ impl Union {
                 tracing::warn!("removing a whiteout that hides nothing: {e}");
             }
         }
-        if let Some(victim) = victim {
-            self.lost_target(new, victim);
+        if let Some(victim) = &victim {
+            let more = new.merged.as_ref().is_some_and(|m| m.top.nlink > 1);
+            self.lost_name(victim, more);
         }
         if let (Some(1), Some(node)) = (shown, new.node()) {
             self.drop_from_index(node)?;
         }
-        self.moved(moved, old, new)
-    }
-
-    fn lost_target(&self, new: &End<'_>, victim: Victim) {
-        let more = new.merged.as_ref().is_some_and(|m| m.top.nlink > 1);
-        self.lost_name(new.dir, new.name, victim, more);
+        Ok(())
     }
 
     /// A whiteout is left where a lower shows the old name. Where the new name has one, the two
@@ -255,40 +255,34 @@ impl Union {
         let b = new.node().ok_or(Error::NotFound)?;
         self.seal(a, old, new)?;
         self.seal(b, new, old)?;
-        {
-            let _places = hold_places(a.upper(), b.upper());
-            let ends = ((old.dir, old.name), (new.dir, new.name));
-            self.rename_upper(ends.0, ends.1, Rename::EXCHANGE)?;
-        }
-        self.moved(a, old, new)?;
-        self.moved(b, new, old)
+        let arrivals = (self.arrival(a, old, new)?, self.arrival(b, new, old)?);
+        let mut places = Places::hold(a.upper(), b.upper());
+        let ends = ((old.dir, old.name), (new.dir, new.name));
+        self.rename_upper(ends.0, ends.1, Rename::EXCHANGE)?;
+        arrivals.0.enter(&mut places, a, old, new);
+        arrivals.1.enter(&mut places, b, new, old);
+        Ok(())
     }
 
-    /// Records where an object is now.
-    fn moved(&self, node: &Arc<Inode>, from: &End<'_>, to: &End<'_>) -> Result<()> {
-        let (obj, old_dir, new_dir) = match (node.upper(), from.dir.upper(), to.dir.upper()) {
-            (Some(o), Some(f), Some(t)) => (o, f, t),
-            _ => return Err(Error::Stale),
+    /// Prepares all that can fail of recording where an object will be: nothing may fail between
+    /// the rename on disk and the record of it (B2).
+    fn arrival(&self, node: &Arc<Inode>, from: &End<'_>, to: &End<'_>) -> Result<Arrival> {
+        let (Some(obj), Some(old_dir), Some(new_dir)) =
+            (node.upper(), from.dir.upper(), to.dir.upper())
+        else {
+            return Err(Error::Stale);
         };
-        {
-            let mut place = obj.place_mut();
-            place.remove_name(old_dir, from.name);
-            place.add_name(new_dir, to.name.to_owned());
-        }
-        let link = if node.kind == Kind::Dir {
-            Some(self.link_to(to.dir, to.name)?)
-        } else {
-            None
-        };
-        let before: Option<Link> = std::mem::replace(&mut *node.link.lock(), link);
-        drop(before);
-        from.dir.touch_names();
-        to.dir.touch_names();
         let has_origin = node.has_lower() || node.st_ino() != self.stack.st_ino(obj.id());
         if has_origin && !to.dir.dir_state()?.impure.load(Ordering::Relaxed) {
             self.set_impure(to.dir)?;
         }
-        Ok(())
+        let is_dir = node.kind == Kind::Dir;
+        let link = is_dir.then(|| self.link_to(to.dir, to.name)).transpose()?;
+        Ok(Arrival {
+            old_dir: Arc::clone(old_dir),
+            new_dir: Arc::clone(new_dir),
+            link,
+        })
     }
 
     /// Says in the upper where the lowers have a directory that moves (`ovl_set_redirect()`):
@@ -362,12 +356,50 @@ fn check_ends(old: &End<'_>, new: &End<'_>, flags: Rename) -> Result<()> {
     }
 }
 
-type Places<'a> = SmallVec<[RwLockWriteGuard<'a, Place>; 2]>;
+/// Where a moving object will be.
+struct Arrival {
+    old_dir: Arc<Obj>,
+    new_dir: Arc<Obj>,
+    link: Option<Link>,
+}
 
-/// Holds the places of one or two objects, in the order of their serials.
-fn hold_places<'a>(a: Option<&'a Arc<Obj>>, b: Option<&'a Arc<Obj>>) -> Places<'a> {
-    let mut objs: SmallVec<[&'a Arc<Obj>; 2]> = a.into_iter().chain(b).collect();
-    objs.sort_by_key(|o| o.serial());
-    objs.dedup_by_key(|o| o.serial());
-    objs.into_iter().map(|o| o.place_mut()).collect()
+impl Arrival {
+    /// Records the new place of an object; the caller has held its place since before the rename.
+    fn enter(self, places: &mut Places<'_>, node: &Inode, from: &End<'_>, to: &End<'_>) {
+        if let Some(place) = places.of(node.upper()) {
+            place.remove_name(&self.old_dir, from.name);
+            place.add_name(&self.new_dir, to.name.to_owned());
+        }
+        let before = std::mem::replace(&mut *node.link.lock(), self.link);
+        drop(before);
+        from.dir.touch_names();
+        to.dir.touch_names();
+    }
+}
+
+/// The places of one or two objects, held for writing; taken in the order of their serials.
+struct Places<'a> {
+    held: SmallVec<[(u64, RwLockWriteGuard<'a, Place>); 2]>,
+}
+
+impl<'a> Places<'a> {
+    fn hold(a: Option<&'a Arc<Obj>>, b: Option<&'a Arc<Obj>>) -> Self {
+        let mut objs: SmallVec<[&'a Arc<Obj>; 2]> = a.into_iter().chain(b).collect();
+        objs.sort_by_key(|o| o.serial());
+        objs.dedup_by_key(|o| o.serial());
+        Self {
+            held: objs
+                .into_iter()
+                .map(|o| (o.serial(), o.place_mut()))
+                .collect(),
+        }
+    }
+
+    fn of(&mut self, obj: Option<&Arc<Obj>>) -> Option<&mut Place> {
+        let serial = obj?.serial();
+        self.held
+            .iter_mut()
+            .find(|(s, _)| *s == serial)
+            .map(|(_, place)| &mut **place)
+    }
 }

@@ -60,3 +60,6 @@ pub(crate) fn names(fd: BorrowedFd<'_>) -> Result<Vec<NameBuf>> {
     })?;
     Ok(names)
 }
+
+#[cfg(test)]
+mod tests;

@@ -107,3 +107,6 @@ pub fn file_marks(at: At<'_>, ns: XattrNamespace) -> Result<FileMarks> {
     }
     Ok(marks)
 }
+
+#[cfg(test)]
+mod tests;

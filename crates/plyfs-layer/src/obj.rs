@@ -120,3 +120,6 @@ impl Place {
             .retain(|(d, n)| d.id() != dir.id() || **n != *name);
     }
 }
+
+#[cfg(test)]
+mod tests;

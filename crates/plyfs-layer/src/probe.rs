@@ -43,3 +43,6 @@ pub fn probe(
     }
     Ok(Probe::Found(found))
 }
+
+#[cfg(test)]
+mod tests;

@@ -129,3 +129,6 @@ impl Reach {
         self.with(obj, |at| Ok(Arc::new(open::open_path_at(at)?)))
     }
 }
+
+#[cfg(test)]
+mod tests;

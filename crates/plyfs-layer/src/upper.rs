@@ -110,3 +110,6 @@ impl AsFd for Workdir {
         self.fd()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -321,3 +321,6 @@ impl Workdir {
         clean::remove_tree(self.fd.as_fd(), Name::new(VOLATILE[0])?)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -29,6 +29,8 @@ pub(crate) struct Client {
     pub(crate) held: HashMap<String, Arc<Held>>,
     /// Inode numbers kept by name.
     pub(crate) inos: HashMap<String, u64>,
+    /// Nobody else changes anything, so an answer can be held against the next one.
+    pub(crate) alone: bool,
 }
 
 /// Errors as programs see them.
@@ -45,6 +47,7 @@ impl Client {
             caller: Caller::ROOT,
             held: HashMap::new(),
             inos: HashMap::new(),
+            alone: true,
         }
     }
 

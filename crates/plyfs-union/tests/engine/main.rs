@@ -30,3 +30,4 @@ mod model;
 mod readdir;
 mod remove;
 mod rename;
+mod stress;

@@ -222,7 +222,6 @@ fn names_with_one_hash_are_told_apart() {
 }
 
 #[test]
-#[ignore = "bug: the rank of a twin depends on which twins are there (engine-bugs.md 5)"]
 fn a_twin_that_goes_between_batches_does_not_take_the_other_along() {
     let world = World::new(
         "lower: /x=1 | upper: /d/8yn0iYCKYHlIj4-BwPqk=a /d/GReLUrM4wMqfg9yzV3KQ=b /d/x=1",

@@ -287,6 +287,21 @@ fn open_things_follow_their_directory() {
 }
 
 #[test]
+fn a_held_file_follows_directories_that_are_forgotten_meanwhile() {
+    check(
+        "lower: /x=1 | upper: /b/a/f=x /c | opts: fds=1 cache=1",
+        "hold f /b/a/f; mv /b /c; cat @f=x; mv /c/a /a; cat @f=x; mv /a/f /f; cat @f=x",
+        "tree: /a /c /f=x /x=1",
+    );
+    // By a hard link, as a kernel can bring it about: it keeps the directories of names it knows.
+    check(
+        "lower: /x=1 | upper: /a/f=x /b/g==/a/f | opts: fds=1 cache=1",
+        "stat /a/f; hold g /b/g; mv /a /c; cat @g=x; mkdir /a; write /a/f other; cat @g=x; rm /b/g; cat @g=x; append @g y; cat /c/f=xy",
+        "tree: /a/f=other /b /c/f=xy /x=1",
+    );
+}
+
+#[test]
 fn a_directory_renamed_after_its_children_were_copied_up() {
     check(
         "lower: /d/s/t/f=1 | upper:",

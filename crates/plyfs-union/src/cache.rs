@@ -66,3 +66,6 @@ impl<V> ByteCache<V> {
         drop(old);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -287,3 +287,6 @@ impl<'a> Builder<'a> {
         index
     }
 }
+
+#[cfg(test)]
+mod tests;

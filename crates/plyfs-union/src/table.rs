@@ -192,3 +192,6 @@ fn remove_if_same(map: &mut HashMap<Key, Arc<Inode>>, key: &Key, inode: &Arc<Ino
         map.remove(key);
     }
 }
+
+#[cfg(test)]
+mod tests;

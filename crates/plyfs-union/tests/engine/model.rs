@@ -255,7 +255,7 @@ fn the_engine_does_what_the_model_says() {
         let mut runner = TestRunner::new_with_rng(config, rng);
         let outcome = runner.run(&case(), |case| {
             done.set(done.get() + 1);
-            run(&case, &base, done.get() % 16 == 0).map_err(TestCaseError::fail)
+            run(&case, &base, done.get().is_multiple_of(16)).map_err(TestCaseError::fail)
         });
         match outcome {
             Ok(()) => {}

@@ -143,7 +143,9 @@ impl Union {
             }
             kind => {
                 s.stop = true;
-                if self.may_have_origin(dir) {
+                // A link of a metacopy may be in a directory that is not marked impure.
+                let linked_in = kind == Kind::File && may_be_metacopy(&found);
+                if linked_in || self.may_have_origin(dir) {
                     s.marks = file_marks(at, self.stack.ns)?;
                     if kind == Kind::File && s.marks.metacopy {
                         s.metacopy = true;

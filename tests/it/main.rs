@@ -6,6 +6,7 @@ mod attr;
 mod bad_input;
 mod command;
 mod copy_up;
+mod copy_up_faults;
 mod create;
 mod interchange;
 mod io;

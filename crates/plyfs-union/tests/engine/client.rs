@@ -37,6 +37,9 @@ pub(crate) struct Client {
 pub(crate) type Res<T> = Result<T, Errno>;
 
 pub(crate) fn errno(e: Error) -> Errno {
+    if !e.is_ordinary() {
+        eprintln!("{:?}: {e}", e.errno());
+    }
     e.errno()
 }
 

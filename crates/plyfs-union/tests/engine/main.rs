@@ -25,6 +25,7 @@ mod world;
 mod copy_up;
 mod create;
 mod data;
+mod index;
 mod lookup;
 mod model;
 mod readdir;

@@ -85,6 +85,15 @@ fn work(union: &Arc<Union>, seed: u64, end: Instant, steps: &AtomicU64, vfs: Opt
             list(&client, &dice.path());
             continue;
         }
+        if dice.roll(100) == 0 {
+            purge(
+                &client,
+                NodeId::ROOT,
+                dice.pick(&["a", "b", "c", "d"]).as_bytes(),
+                0,
+            );
+            continue;
+        }
         let _renames = vfs.filter(|_| moves_far(&words)).map(|v| v.renames.lock());
         if _renames.is_some() && is_loop(&client, words[1], words[2]) {
             continue;
@@ -110,6 +119,23 @@ fn is_expected(e: Errno) -> bool {
             | Errno::EOPNOTSUPP
             | Errno::EXDEV
     )
+}
+
+/// `rm -rf`, while others work there; also what keeps moved trees from growing without end.
+fn purge(client: &Client, dir: NodeId, name: &[u8], depth: usize) {
+    let Ok(Some(entry)) = client.union.lookup(dir, name) else {
+        return;
+    };
+    let node = client.hold(entry);
+    if client.union.unlink(dir, name).is_ok() || depth > 100 {
+        return;
+    }
+    for child in client.union.names(node.id).unwrap_or_default() {
+        purge(client, node.id, &child, depth + 1);
+    }
+    if let Err(e) = client.union.rmdir(dir, name).map_err(|e| e.errno()) {
+        assert!(is_expected(e), "rmdir of what was emptied: {e:?}");
+    }
 }
 
 /// Lists a directory with readdir_plus, keeping some of what comes.

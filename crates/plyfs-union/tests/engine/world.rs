@@ -17,6 +17,7 @@ use crate::view::{self, Strict, View, differences};
 pub(crate) struct World {
     dir: tempfile::TempDir,
     lowers: Vec<PathBuf>,
+    data_only: Vec<PathBuf>,
     before: Vec<Tree>,
     writable: bool,
     pub(crate) options: UnionOptions,
@@ -25,8 +26,10 @@ pub(crate) struct World {
 }
 
 impl World {
-    /// Plants the layers of `text`; see [`crate::text`]. An `opts:` section changes the options:
-    /// `redirect=on|follow|nofollow` (default on), `metacopy`, `volatile`, `fds=N`, `cache=N`, and
+    /// Plants the layers of `text`; see [`crate::text`]. Besides `lower:` and `upper:` there are
+    /// `data:` layers, which hold data of metacopies alone. An `opts:` section changes the options:
+    /// `redirect=on|follow|nofollow` (default on), `metacopy`, `index`, `volatile`, `fds=N`,
+    /// `cache=N`, and
     /// `own-format` for layers that kernel overlayfs does not read.
     pub(crate) fn new(text: &str) -> Self {
         Self::new_in(&plyfs_testkit::scratch_base(), text)
@@ -41,6 +44,7 @@ impl World {
         let mut world = Self {
             dir,
             lowers: Vec::new(),
+            data_only: Vec::new(),
             before: Vec::new(),
             writable: false,
             options: UnionOptions {
@@ -56,6 +60,12 @@ impl World {
                     let root = world.path(&format!("l{}", world.lowers.len()));
                     place(&root, &objects(body));
                     world.lowers.push(root);
+                }
+                "data" => {
+                    let root = world.path(&format!("data{}", world.data_only.len()));
+                    place(&root, &objects(body));
+                    world.data_only.push(root);
+                    world.kernel_knows = false;
                 }
                 "upper" => {
                     world.writable = true;
@@ -81,6 +91,8 @@ impl World {
             ("fds", n) => self.options.fd_budget = n.parse().unwrap(),
             ("cache", n) => self.options.cache_bytes = n.parse().unwrap(),
             ("own-format", "") => self.kernel_knows = false,
+            // The kernel finds the index only with an upper of its own.
+            ("index", "") => (self.options.index, self.kernel_knows) = (true, false),
             _ => panic!("no such option: {word:?}"),
         }
     }
@@ -102,7 +114,7 @@ impl World {
         let root = |path: &Path| LayerRoot::open(path).unwrap();
         Union::open(UnionConfig {
             lowers: self.lowers.iter().map(|l| root(l)).collect(),
-            data_only: Vec::new(),
+            data_only: self.data_only.iter().map(|l| root(l)).collect(),
             upper: self.writable.then(|| UpperRoots {
                 upper: root(&self.upper()),
                 work: root(&self.path("work")),

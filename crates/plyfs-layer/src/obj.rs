@@ -102,7 +102,23 @@ impl Obj {
     }
 }
 
+impl Drop for Obj {
+    /// The last one to know a deep tree takes it down level by level, not by recursion.
+    fn drop(&mut self) {
+        let mut dirs: Vec<Arc<Self>> = self.place.get_mut().take_dirs();
+        while let Some(dir) = dirs.pop() {
+            if let Some(mut last) = Arc::into_inner(dir) {
+                dirs.append(&mut last.place.get_mut().take_dirs());
+            }
+        }
+    }
+}
+
 impl Place {
+    fn take_dirs(&mut self) -> Vec<Arc<Obj>> {
+        self.names.drain(..).map(|(dir, _)| dir).collect()
+    }
+
     /// Records that the object has the name `name` in `dir`; a pin is no longer needed.
     pub fn add_name(&mut self, dir: &Arc<Obj>, name: NameBuf) {
         if !self

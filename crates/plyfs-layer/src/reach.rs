@@ -5,12 +5,27 @@ use std::sync::Arc;
 
 use lru::LruCache;
 use parking_lot::Mutex;
-use plyfs_sys::{At, Errno, Result, SysError, open, stat};
+use plyfs_sys::stat::LayerIno;
+use plyfs_sys::{At, Errno, NameBuf, Result, SysError, open, stat};
 
 use crate::obj::Obj;
 
 /// Independent parts of the cache, so that threads rarely meet at one lock.
 const SHARDS: usize = 8;
+
+/// How often a way is climbed again that renames have changed meanwhile.
+const MAX_TRIES: usize = 8;
+
+/// A directory to open on the way back down.
+struct Step {
+    serial: u64,
+    id: LayerIno,
+    name: NameBuf,
+}
+
+fn is_moved(e: &SysError) -> bool {
+    matches!(e.errno(), Errno::ENOENT | Errno::ESTALE | Errno::ENOTDIR)
+}
 
 /// An LRU of O_PATH directory descriptors; an evicted one is opened again by name and checked.
 #[derive(Debug)]
@@ -28,8 +43,8 @@ impl Reach {
         }
     }
 
-    fn shard(&self, obj: &Obj) -> &Mutex<LruCache<u64, Arc<OwnedFd>>> {
-        &self.shards[usize::try_from(obj.serial()).unwrap_or(0) % SHARDS]
+    fn shard(&self, serial: u64) -> &Mutex<LruCache<u64, Arc<OwnedFd>>> {
+        &self.shards[usize::try_from(serial).unwrap_or(0) % SHARDS]
     }
 
     /// An O_PATH descriptor of the directory `dir`.
@@ -37,37 +52,66 @@ impl Reach {
     /// # Errors
     /// ESTALE when another object has taken the name; ENOENT, EMFILE, EIO and the like.
     pub fn dir_fd(&self, dir: &Obj) -> Result<Arc<OwnedFd>> {
-        if let Some(fd) = self.shard(dir).lock().get(&dir.serial()) {
-            return Ok(Arc::clone(fd));
+        let mut tries = 0;
+        loop {
+            match self.climb(dir) {
+                // A directory on the way was renamed between reading its place and opening it.
+                Err(e) if is_moved(&e) && tries < MAX_TRIES => tries += 1,
+                other => return other,
+            }
         }
-        let place = dir.place();
-        if let Some(fd) = &place.pinned {
-            return Ok(Arc::clone(fd));
-        }
-        let Some((parent, name)) = place.names.first() else {
-            return Err(SysError::new("open directory", Errno::ESTALE));
+    }
+
+    /// Climbs to the nearest directory with a descriptor and opens the way back down. A loop and
+    /// not a recursion: users can make trees deeper than a stack.
+    fn climb(&self, dir: &Obj) -> Result<Arc<OwnedFd>> {
+        let mut steps: Vec<Step> = Vec::new();
+        let mut held: Option<Arc<Obj>> = None;
+        let mut fd = loop {
+            let here: &Obj = held.as_deref().unwrap_or(dir);
+            if let Some(fd) = self.shard(here.serial()).lock().get(&here.serial()) {
+                break Arc::clone(fd);
+            }
+            let place = here.place();
+            if let Some(fd) = &place.pinned {
+                break Arc::clone(fd);
+            }
+            let Some((parent, name)) = place.names.first() else {
+                return Err(SysError::new("open directory", Errno::ESTALE));
+            };
+            steps.push(Step {
+                serial: here.serial(),
+                id: here.id(),
+                name: name.clone(),
+            });
+            let parent = Arc::clone(parent);
+            drop(place);
+            held = Some(parent);
         };
-        let parent = self.dir_fd(parent)?;
-        let fd = Arc::new(open::open_dir(parent.as_fd(), name)?);
-        if stat::stat_fd(fd.as_fd())?.id() != dir.id() {
-            return Err(SysError::on(
-                "open directory",
-                name.as_bytes(),
-                Errno::ESTALE,
-            ));
+        while let Some(step) = steps.pop() {
+            fd = Arc::new(open::open_dir(fd.as_fd(), &step.name)?);
+            if stat::stat_fd(fd.as_fd())?.id() != step.id {
+                return Err(SysError::on(
+                    "open directory",
+                    step.name.as_bytes(),
+                    Errno::ESTALE,
+                ));
+            }
+            self.shard(step.serial)
+                .lock()
+                .put(step.serial, Arc::clone(&fd));
         }
-        self.shard(dir).lock().put(dir.serial(), Arc::clone(&fd));
         Ok(fd)
     }
 
     /// Remembers a descriptor that was opened anyway.
     pub fn remember(&self, dir: &Obj, fd: Arc<OwnedFd>) {
-        self.shard(dir).lock().put(dir.serial(), fd);
+        self.shard(dir.serial()).lock().put(dir.serial(), fd);
     }
 
     /// Drops the descriptor of a directory that has been removed.
     pub fn forget(&self, obj: &Obj) {
-        self.shard(obj).lock().pop(&obj.serial());
+        self.shard(obj.serial()).lock().pop(&obj.serial());
     }
 
     /// Calls `f` with the object as a target of `*at` calls, its name held meanwhile.

@@ -54,6 +54,28 @@ impl InodeRef {
     }
 }
 
+impl InodeRef {
+    /// Gives the count back; if that was the last of the inode, what its own link counted on.
+    fn release(mut self) -> Option<Self> {
+        self.table.put(&self.inode, 1);
+        self.counted = false;
+        let inode = Arc::clone(&self.inode);
+        drop(self);
+        let link = Arc::into_inner(inode)?.link.get_mut().take()?;
+        Some(link.parent)
+    }
+}
+
+impl Drop for Inode {
+    /// The last one to know a deep tree lets go of it level by level, not by recursion.
+    fn drop(&mut self) {
+        let mut next = self.link.get_mut().take().map(|l| l.parent);
+        while let Some(parent) = next {
+            next = parent.release();
+        }
+    }
+}
+
 impl Drop for InodeRef {
     fn drop(&mut self) {
         if self.counted {
@@ -172,6 +194,26 @@ impl Table {
         self.rekey(inode, None);
         self.id_shard(inode.id).lock().remove(&inode.id);
         true
+    }
+
+    /// Lets go of all inodes. They hold the table by the links to their parents, so that without
+    /// this neither would ever be freed.
+    pub(crate) fn clear(&self) {
+        let known: Vec<Arc<Inode>> = self
+            .by_id
+            .iter()
+            .flat_map(|shard| std::mem::take(&mut *shard.lock()))
+            .map(|(_, i)| i)
+            .collect();
+        for shard in &self.by_key {
+            drop(std::mem::take(&mut *shard.lock()));
+        }
+        for inode in known {
+            let link = inode.link.lock().take();
+            if let Some(link) = link {
+                link.parent.leak();
+            }
+        }
     }
 
     /// How many inodes are known.

@@ -164,3 +164,9 @@ impl Union {
         self.stack.upper.as_ref().map(|u| u.root.layer())
     }
 }
+
+impl Drop for Union {
+    fn drop(&mut self) {
+        self.table.clear();
+    }
+}

@@ -13,6 +13,7 @@ mod io;
 mod judge;
 mod lifecycle;
 mod link;
+mod long_tail;
 mod lookup;
 mod never_written;
 mod readdir;

@@ -290,6 +290,39 @@ fn attributes_are_never_those_of_another() {
 }
 
 #[test]
+#[ignore = "bug: two last names that go at once leave no pin (engine-bugs.md 10)"]
+fn a_held_file_survives_the_loss_of_two_names_at_once() {
+    if !plyfs_testkit::is_root() {
+        return;
+    }
+    let world = World::new("lower: /a/x=1 /b/x=1 | upper:");
+    let union = world.open();
+    let end = Instant::now() + Duration::from_secs(2);
+    let mut client = Client::new(Arc::clone(&union));
+    let barrier = std::sync::Barrier::new(2);
+    while Instant::now() < end {
+        client.act(&["write", "/a/f", "data"]).unwrap();
+        client.act(&["ln", "/a/f", "/b/f"]).unwrap();
+        let held = client.node("/a/f").unwrap();
+        std::thread::scope(|scope| {
+            for path in ["/a/f", "/b/f"] {
+                let (union, barrier) = (&union, &barrier);
+                scope.spawn(move || {
+                    let mut client = Client::new(Arc::clone(union));
+                    client.alone = false;
+                    barrier.wait();
+                    client.act(&["rm", path]).unwrap();
+                });
+            }
+        });
+        let attr = union.getattr(held.id).map_err(|e| e.to_string());
+        assert_eq!(attr.map(|a| a.nlink), Ok(0));
+    }
+    drop(client);
+    world.verify(&union);
+}
+
+#[test]
 fn copy_up_happens_once_however_many_ask() {
     if !plyfs_testkit::is_root() {
         return;

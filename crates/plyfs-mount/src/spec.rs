@@ -298,6 +298,14 @@ mod tests {
     }
 
     #[test]
+    fn data_only_layers_stand_behind_two_colons() {
+        let s = spec("lowerdir=/a:/b::/c::/d\\:e,datadir+=/f", Invoker::Root).unwrap();
+        assert_eq!(s.lowers, [PathBuf::from("/a"), PathBuf::from("/b")]);
+        let data = ["/c", "/d:e", "/f"].map(PathBuf::from);
+        assert_eq!(s.data_only, data);
+    }
+
+    #[test]
     fn values_without_meaning_are_errors() {
         for options in [
             "timeout=abc",
@@ -309,7 +317,10 @@ mod tests {
             "max_read=99999999999",
             "redirect_dir=maybe",
             "redirect_dir=1",
-            "lowerdir=/a::/b",
+            "lowerdir=/a::",
+            "lowerdir=/a:::/b",
+            "lowerdir=/a::/b:/c",
+            "lowerdir=::/a",
             "lowerdir=:/a",
             "subtype=a,b=\\,",
             "index=",

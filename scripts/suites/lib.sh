@@ -55,7 +55,10 @@ make_scratch() {
 }
 
 clean_up() {
-  local status=$? pid image
+  local status=$? pid image mount
+  [ $status = 0 ] || [ $failures -gt 0 ] || say "ended early, with status $status"
+  cd /
+  for mount in "$work"/*/mnt; do umount -l "$mount" 2>/dev/null || true; done
   for pid in ${daemons[@]+"${daemons[@]}"}; do kill -9 "$pid" 2>/dev/null || true; done
   for image in ${images[@]+"${images[@]}"}; do umount -l "$image" 2>/dev/null || true; done
   if [ "$keep" = yes ]; then
@@ -128,13 +131,6 @@ unmount_stack() {
     tail -n 40 "$1/daemon.log" >&2
     fail "the daemon ended with $status"
   fi
-}
-
-# A line for everything below a directory: content and attributes, access times left out.
-fingerprint() {
-  (cd "$1" && find . -mindepth 1 -printf '%P %y %m %U:%G %s %n %T@ %l\n' | LC_ALL=C sort &&
-    find . -type f -print0 | LC_ALL=C sort -z | xargs -0r sha256sum &&
-    getfattr -Rhd -m - -e hex . 2>/dev/null | LC_ALL=C sort)
 }
 
 finish() {

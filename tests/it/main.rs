@@ -16,6 +16,7 @@ mod link;
 mod long_tail;
 mod lookup;
 mod never_written;
+mod programs;
 mod readdir;
 mod realroot;
 mod remove;

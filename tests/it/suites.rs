@@ -5,7 +5,7 @@ use std::process::Command;
 use plyfs_testkit::{bin, need_fuse, need_overlay};
 
 /// Runs `scripts/suites/NAME` on the binary under test.
-fn suite(name: &str, arguments: &[&str]) {
+pub(crate) fn suite(name: &str, arguments: &[&str]) {
     let script = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("../scripts/suites")
         .join(name);

@@ -2,6 +2,7 @@
 //! are counted by process.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+use plyfs_testkit::need_root;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -87,10 +88,7 @@ static ALONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
 
 #[test]
 fn nothing_is_held_for_longer_than_it_is_needed() {
-    if !plyfs_testkit::is_root() {
-        plyfs_testkit::skip("limits", "root of the initial user namespace");
-        return;
-    }
+    need_root!();
     let _alone = ALONE.lock();
     let before = open_descriptors();
     descriptors_stay_within_the_budget();
@@ -209,9 +207,7 @@ const DEPTH: usize = 30_000;
 /// A user who walks down for ever must not take the daemon along.
 #[test]
 fn a_tree_without_end_overflows_no_stack() {
-    if !plyfs_testkit::is_root() {
-        return;
-    }
+    need_root!();
     let _alone = ALONE.lock();
     let world = World::in_memory("f x = 1");
     let union = world.open(1024);
@@ -245,9 +241,7 @@ fn a_tree_without_end_overflows_no_stack() {
 /// The kernel forgets nothing when a mount ends.
 #[test]
 fn a_view_that_ends_with_known_inodes_closes_its_descriptors() {
-    if !plyfs_testkit::is_root() {
-        return;
-    }
+    need_root!();
     let _alone = ALONE.lock();
     let before = open_descriptors();
     let world = World::new("f d/f = 1");

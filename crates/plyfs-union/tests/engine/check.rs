@@ -1,4 +1,5 @@
 //! One case: layers, operations, and what must come out.
+use plyfs_testkit::need_root;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
@@ -16,10 +17,7 @@ const MARK: &str = "trusted.overlay.";
 /// `upper:` all that is in the upper. Directories that are only on the way need no word of their
 /// own. Marks other than origin and impure count as part of what is expected of the upper.
 pub(crate) fn check(layers: &str, ops: &str, expect: &str) {
-    if !plyfs_testkit::is_root() {
-        plyfs_testkit::skip(layers, "root of the initial user namespace");
-        return;
-    }
+    need_root!();
     let world = World::new(layers);
     // On failure the case itself belongs into the message.
     let done = catch_unwind(AssertUnwindSafe(|| check_in(&world, ops, expect)));

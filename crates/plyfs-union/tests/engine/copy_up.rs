@@ -2,6 +2,7 @@
 use crate::check::check;
 use crate::client::Client;
 use crate::world::World;
+use plyfs_testkit::need_root;
 
 #[test]
 fn the_first_write_copies_everything_up() {
@@ -69,6 +70,7 @@ fn suid_sgid_and_sticky_survive() {
 
 #[test]
 fn acls_and_capabilities_survive() {
+    need_root!();
     let world = World::new("lower: /f=1 /d/x=1 | upper:");
     let acl = {
         // u::rw- u:7:rwx g::r-- m::rwx o::---
@@ -138,6 +140,7 @@ fn marks_of_lower_directories_do_not_rise() {
 
 #[test]
 fn truncation_copies_no_more_than_stays() {
+    need_root!();
     for (size, left) in [(0, ""), (2, "da"), (4, "data"), (6, "data\\x00\\x00")] {
         check(
             "lower: /f=data mode=640 x:user.k=v | upper:",
@@ -153,6 +156,7 @@ fn truncation_copies_no_more_than_stays() {
 
 #[test]
 fn truncating_a_giant_is_quick_and_takes_no_space() {
+    need_root!();
     let world = World::new("lower: /f= | upper:");
     let file = std::fs::OpenOptions::new()
         .write(true)
@@ -170,6 +174,7 @@ fn truncating_a_giant_is_quick_and_takes_no_space() {
 
 #[test]
 fn holes_stay_holes() {
+    need_root!();
     use std::io::{Seek, SeekFrom, Write};
     let world = World::new("lower: /f= size=10485760 | upper:");
     let path = world.lower(0).join("f");

@@ -1,5 +1,6 @@
 //! Making files, directories, nodes, symbolic links and hard links.
 use crate::check::check;
+use plyfs_testkit::need_root;
 
 #[test]
 fn everything_can_be_made() {
@@ -108,6 +109,7 @@ fn same_in_place_and_staged(dir: &str, setup: &str, make: &str) {
 
 #[test]
 fn what_is_staged_gets_what_it_would_have_had_in_place() {
+    need_root!();
     let dirs = [
         "/d mode=755",
         "/d mode=777",
@@ -158,6 +160,7 @@ fn default_acl() -> Vec<u8> {
 
 #[test]
 fn default_acls_are_inherited_in_place_and_staged_alike() {
+    need_root!();
     for who in ["as 0:0", "as 1000:1000; umask 077"] {
         for (make, dir) in [
             ("create % 666", false),

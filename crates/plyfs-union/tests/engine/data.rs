@@ -2,6 +2,7 @@
 use crate::check::check;
 use crate::client::Client;
 use crate::world::World;
+use plyfs_testkit::need_root;
 
 #[test]
 fn data_comes_from_where_it_is() {
@@ -23,6 +24,7 @@ fn a_reader_sees_a_later_write_of_another() {
 
 #[test]
 fn reading_stops_at_the_end() {
+    need_root!();
     let world = World::new("lower: /f=data /d/x=1 /l->f | upper:");
     let client = Client::new(world.open());
     let f = client.node("/f").unwrap();
@@ -39,6 +41,7 @@ fn reading_stops_at_the_end() {
 
 #[test]
 fn space_is_made_and_given_back() {
+    need_root!();
     check(
         "lower: /f=data /g=@8192 | upper:",
         "alloc /f 0 10000; stat /f size=10000; alloc /g 8192 1; stat /g size=8193; punch /g 0 4096; stat /g size=8193",
@@ -53,6 +56,7 @@ fn space_is_made_and_given_back() {
 
 #[test]
 fn holes_are_found() {
+    need_root!();
     let world = World::new("lower: /f=@4096 size=40960 | upper:");
     let mut client = Client::new(world.open());
     for copied_up in [false, true] {
@@ -86,6 +90,7 @@ fn ranges_are_copied_between_layers() {
 
 #[test]
 fn a_range_copied_within_a_lower_file_reads_the_copy() {
+    need_root!();
     let world = World::new("lower: /f=abcdef | upper:");
     let client = Client::new(world.open());
     let f = client.node("/f").unwrap();
@@ -107,6 +112,7 @@ fn data_is_only_in_regular_files() {
 
 #[test]
 fn big_writes_and_reads_are_whole() {
+    need_root!();
     let world = World::new("lower: /f=@3000000 | upper:");
     let client = Client::new(world.open());
     let f = client.node("/f").unwrap();
@@ -129,6 +135,7 @@ fn big_writes_and_reads_are_whole() {
 
 #[test]
 fn statfs_answers_for_the_upper() {
+    need_root!();
     let world = World::new("lower: /f=1 | upper:");
     let fs = world.open().statfs().unwrap();
     assert!(fs.blocks > 0 && fs.namelen == 255, "{fs:?}");

@@ -3,6 +3,7 @@ use crate::check::check;
 use crate::client::Client;
 use crate::ops;
 use crate::world::World;
+use plyfs_testkit::need_root;
 
 const LINKS: &str = "lower: /a=1 /d/b==/a /e/c==/a | upper: | opts: index";
 
@@ -53,9 +54,7 @@ fn a_name_that_was_held_before_sees_the_copy() {
 
 #[test]
 fn the_last_name_takes_the_copy_out_of_the_index() {
-    if !plyfs_testkit::is_root() {
-        return;
-    }
+    need_root!();
     let world = World::new(LINKS);
     let mut client = Client::new(world.open());
     let entries = || world.path("work/index").read_dir().unwrap().count();
@@ -70,9 +69,7 @@ fn the_last_name_takes_the_copy_out_of_the_index() {
 
 #[test]
 fn a_file_with_one_name_does_not_enter_the_index() {
-    if !plyfs_testkit::is_root() {
-        return;
-    }
+    need_root!();
     let world = World::new("lower: /f=1 | upper: | opts: index");
     let mut client = Client::new(world.open());
     ops::run(

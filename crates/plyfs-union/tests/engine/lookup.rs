@@ -1,5 +1,6 @@
 //! What the merged view shows of layers that nobody changed: the merge rule, in every case.
 use crate::check::check;
+use plyfs_testkit::need_root;
 
 /// Layers, and the tree they show; nothing is done.
 fn shows(layers: &str, tree: &str) {
@@ -216,6 +217,7 @@ fn two_directories_that_redirect_to_each_other_swap_what_is_below() {
 
 #[test]
 fn redirects_are_refused_where_the_option_says_so() {
+    need_root!();
     let world = crate::world::World::new(
         "lower: /old/a=1 | upper: wh /old, /new redirect=old /new/b=0 /ok=1 | opts: redirect=nofollow",
     );
@@ -232,6 +234,7 @@ fn redirects_are_refused_where_the_option_says_so() {
 
 #[test]
 fn redirects_that_climb_out_are_malformed() {
+    need_root!();
     for value in ["..", "../x", "/a/../../x", "a/b", "/", "."] {
         let layers = format!("lower: /d/a=1 | upper: /d redirect={value} /ok=0 | opts: own-format");
         let world = crate::world::World::new(&layers);
@@ -288,6 +291,7 @@ fn metacopies_follow_redirects_to_their_data() {
 
 #[test]
 fn a_metacopy_without_data_is_an_error_and_nothing_else_suffers() {
+    need_root!();
     let world = crate::world::World::new(
         "lower: /d/a=1 | upper: /f= metacopy size=4 /g=0 | opts: metacopy own-format",
     );
@@ -324,6 +328,7 @@ fn an_upper_without_lowers_is_a_plain_tree() {
 
 #[test]
 fn names_that_are_no_names_are_refused() {
+    need_root!();
     let world = crate::world::World::new("lower: /f=1 | upper:");
     let union = world.open();
     let root = plyfs_union::NodeId::ROOT;
@@ -341,6 +346,7 @@ fn names_that_are_no_names_are_refused() {
 
 #[test]
 fn names_are_bytes() {
+    need_root!();
     use std::os::unix::ffi::OsStrExt as _;
     let world = crate::world::World::new("lower: /f=1 | upper:");
     let name = b"\xff\xfe \n\\";

@@ -2,8 +2,9 @@
 //!
 //! A failure is shrunk and printed as a case for [`crate::check::check`]. `PLYFS_MODEL_SECONDS`
 //! says how long to look (default 8), `PLYFS_MODEL_SEED` where to begin.
+use plyfs_testkit::need_root;
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use plyfs_sys::stat::Kind;
@@ -14,7 +15,7 @@ use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, Test
 use crate::client::Client;
 use crate::ops;
 use crate::view::{self, Seen};
-use crate::world::World;
+use crate::world::{World, memory};
 
 /// Layers and what is done with them.
 #[derive(Clone, Debug)]
@@ -214,20 +215,6 @@ fn run(case: &Case, base: &Path, ask_kernel: bool) -> Result<(), String> {
     Ok(())
 }
 
-/// Memory where it can carry an upper: a new inode of a disk file system costs a hundred times
-/// as much.
-fn base() -> PathBuf {
-    let shm = PathBuf::from("/dev/shm");
-    let probe = tempfile::tempdir_in(&shm).ok();
-    let carries =
-        probe.is_some_and(|dir| xattr::set(dir.path(), "trusted.overlay.probe", b"y").is_ok());
-    if carries && std::env::var_os("PLYFS_TEST_DIR").is_none() {
-        shm
-    } else {
-        plyfs_testkit::scratch_base()
-    }
-}
-
 fn seconds() -> Duration {
     let text = std::env::var("PLYFS_MODEL_SECONDS").unwrap_or_default();
     Duration::from_secs(text.parse().unwrap_or(8))
@@ -235,11 +222,8 @@ fn seconds() -> Duration {
 
 #[test]
 fn the_engine_does_what_the_model_says() {
-    if !plyfs_testkit::is_root() {
-        plyfs_testkit::skip("the model", "root of the initial user namespace");
-        return;
-    }
-    let (base, end) = (base(), Instant::now() + seconds());
+    need_root!();
+    let (base, end) = (memory(), Instant::now() + seconds());
     let seed = std::env::var("PLYFS_MODEL_SEED").unwrap_or_default();
     let first: u64 = seed.parse().unwrap_or_else(|_| rand_seed());
     let done = std::cell::Cell::new(0u32);

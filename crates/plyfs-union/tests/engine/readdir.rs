@@ -1,4 +1,5 @@
 //! Listing directories: what, in which order, and how it goes on.
+use plyfs_testkit::need_root;
 use std::collections::{BTreeSet, HashSet};
 
 use plyfs_sys::stat::Kind;
@@ -63,6 +64,7 @@ fn names_of_all_layers_are_listed_once() {
 
 #[test]
 fn dots_come_first_and_have_the_right_numbers() {
+    need_root!();
     let world = World::new("lower: /d/e/x=1 | upper: /u/v/w=1");
     let client = Client::new(world.open());
     for (dir, parent) in [("/d/e", "/d"), ("/d", "/"), ("/", "/"), ("/u/v", "/u")] {
@@ -109,6 +111,7 @@ fn crowd(n: usize) -> World {
 
 #[test]
 fn batches_of_any_size_give_the_same_list() {
+    need_root!();
     let world = crowd(300);
     let client = Client::new(world.open());
     let dir = client.node("/d").unwrap();
@@ -131,6 +134,7 @@ fn batches_of_any_size_give_the_same_list() {
 
 #[test]
 fn a_stream_is_not_disturbed_by_what_happens_between_its_batches() {
+    need_root!();
     let world = crowd(300);
     let client = Client::new(world.open());
     let dir = client.node("/d").unwrap();
@@ -165,6 +169,7 @@ fn a_stream_is_not_disturbed_by_what_happens_between_its_batches() {
 
 #[test]
 fn removing_what_was_listed_empties_a_directory() {
+    need_root!();
     // rm -rf: list a batch, remove it, go on at the cookie.
     let world = crowd(300);
     let client = Client::new(world.open());
@@ -191,6 +196,7 @@ const TWINS: [&str; 2] = ["8yn0iYCKYHlIj4-BwPqk", "GReLUrM4wMqfg9yzV3KQ"];
 
 #[test]
 fn names_with_one_hash_are_told_apart() {
+    need_root!();
     for layers in [
         "lower: /d/8yn0iYCKYHlIj4-BwPqk=a /d/GReLUrM4wMqfg9yzV3KQ=b /d/x=1 | upper:",
         "lower: /d/8yn0iYCKYHlIj4-BwPqk=a | upper: /d/GReLUrM4wMqfg9yzV3KQ=b /d/x=1",
@@ -223,6 +229,7 @@ fn names_with_one_hash_are_told_apart() {
 
 #[test]
 fn a_twin_that_goes_between_batches_does_not_take_the_other_along() {
+    need_root!();
     let world = World::new(
         "lower: /x=1 | upper: /d/8yn0iYCKYHlIj4-BwPqk=a /d/GReLUrM4wMqfg9yzV3KQ=b /d/x=1",
     );
@@ -251,6 +258,7 @@ fn a_twin_that_goes_between_batches_does_not_take_the_other_along() {
 
 #[test]
 fn many_layers_merge() {
+    need_root!();
     let mut layers = String::new();
     for i in 0..20 {
         layers += &format!("lower: /d/own{i}={i} /d/all={i} /d/s/deep{i}={i} |");
@@ -268,6 +276,7 @@ fn many_layers_merge() {
 
 #[test]
 fn a_hundred_thousand_names() {
+    need_root!();
     const N: usize = 100_000;
     // A lower tree of empty links of one file is quick to make and to look through.
     let world = World::new("lower: /d/zz=1 | upper:");
@@ -309,6 +318,7 @@ fn tiny_caches_change_nothing_but_speed() {
 
 #[test]
 fn readdir_plus_gives_back_what_is_not_taken() {
+    need_root!();
     let world = World::new("lower: /a=1 /b=1 /c=1 | upper: /d=0");
     let union = world.open();
     let mut taken = Vec::new();

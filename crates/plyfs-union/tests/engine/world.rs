@@ -35,10 +35,11 @@ impl World {
         Self::new_in(&plyfs_testkit::scratch_base(), text)
     }
 
-    /// [`World::new`] with its directories below `base`.
+    /// [`World::new`] with its directories below `base`. They stay where `PLYFS_KEEP` is set.
     pub(crate) fn new_in(base: &Path, text: &str) -> Self {
         let dir = tempfile::Builder::new()
             .prefix("plyfs-engine-")
+            .disable_cleanup(std::env::var_os("PLYFS_KEEP").is_some())
             .tempdir_in(base)
             .unwrap();
         let mut world = Self {
@@ -188,5 +189,19 @@ impl World {
     pub(crate) fn resealed(mut self) -> Self {
         self.before = self.lowers.iter().map(|l| snapshot(l)).collect();
         self
+    }
+}
+
+/// Memory where it can carry an upper: a new inode of a disk file system costs a hundred times as
+/// much. Elsewhere, or where `PLYFS_TEST_DIR` says so, a disk.
+pub(crate) fn memory() -> PathBuf {
+    let shm = PathBuf::from("/dev/shm");
+    let carries =
+        |dir: tempfile::TempDir| xattr::set(dir.path(), "trusted.overlay.probe", b"y").is_ok();
+    if std::env::var_os("PLYFS_TEST_DIR").is_none() && tempfile::tempdir_in(&shm).is_ok_and(carries)
+    {
+        shm
+    } else {
+        plyfs_testkit::scratch_base()
     }
 }

@@ -171,6 +171,17 @@ fn go(stack: &Stack, mounted: &Mounted, holds: Holds, number: usize, way: &Way) 
     after
 }
 
+/// A second name in the layer stays a name of the file where there is an index; without one the
+/// changed name became a file of its own.
+fn the_other_name(mounted: &Mounted, options: &str, number: usize, way: &Way, after: &After) {
+    let seen = fs::read(mounted.join("d").join(format!("{}.peer", way.0))).unwrap();
+    if after.same_file && options.contains("index=on") {
+        assert!(seen == after.content, "the other name shows otherwise");
+    } else {
+        assert!(seen == content(number), "the other name has changed");
+    }
+}
+
 /// Goes every way on one mount, beside a second, read-only mount of the same layers.
 fn every_way(options: &str, holds: Holds, lies: Lies) {
     let stack = planted(lies);
@@ -181,7 +192,11 @@ fn every_way(options: &str, holds: Holds, lies: Lies) {
     for (number, way) in ways().enumerate() {
         let far = File::open(elsewhere.mnt().join("d").join(way.0)).unwrap();
         let gone = catch_unwind(AssertUnwindSafe(|| {
-            go(&stack, &mounted, holds, number, way)
+            let after = go(&stack, &mounted, holds, number, way);
+            if matches!(lies, Lies::Linked) {
+                the_other_name(&mounted, options, number, way, &after);
+            }
+            after
         }));
         left.push(gone.unwrap_or_else(|why| {
             eprintln!("{}: {holds:?}, {lies:?}, options {options:?}", way.0);
@@ -250,5 +265,10 @@ fn with_other_options_of_the_mount() {
     for options in ["metacopy=on,redirect_dir=on", "volatile", "xino=on"] {
         every_way(options, Holds::Read, Lies::InTheTopmost);
         every_way(options, Holds::Mapped, Lies::AtTheBottom);
+    }
+    // With an index both names of a file stay one file, whichever is written.
+    for options in ["index=on", "index=on,metacopy=on"] {
+        every_way(options, Holds::Read, Lies::Linked);
+        every_way(options, Holds::Mapped, Lies::Linked);
     }
 }

@@ -70,9 +70,11 @@ impl Union {
     }
 
     fn copy_up_one(&self, inode: &Arc<Inode>, need: DataNeed) -> Result<()> {
-        let _one_at_a_time = inode.copy_up.lock();
+        let one_at_a_time = inode.copy_up.lock();
         if inode.upper().is_some() {
-            return Ok(());
+            // Whoever was first may have needed attributes alone.
+            drop(one_at_a_time);
+            return self.complete_metacopy(inode, need);
         }
         let top = Arc::clone(inode.lowers.first().ok_or(Error::Stale)?);
         let found = self.stat_obj(&top)?;

@@ -387,7 +387,6 @@ fn at_once(first: [&'static str; 4], second: [&'static str; 4], wanted: &[u8]) {
 }
 
 #[test]
-#[ignore = "bug: who waits for a copy-up of attributes goes on without the data (engine-bugs.md 11)"]
 fn a_write_that_meets_a_copy_up_of_attributes_alone() {
     need_root!();
     at_once(

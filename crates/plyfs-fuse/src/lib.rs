@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod convert;
+mod counts;
 mod guard;
 mod notify;
 mod ops;
@@ -13,4 +14,5 @@ mod raw_reply;
 mod session;
 mod wire;
 
+pub use counts::{BUCKETS, Op, OpCount, RequestCounts};
 pub use session::{Session, SessionConfig};

@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use fuser::{
     BsdFileFlags, CopyFileRangeFlags, Errno, FileAttr, FileHandle, Filesystem, INodeNo, InitFlags,
@@ -19,6 +19,7 @@ use plyfs_sys::xattr::SetFlags;
 use plyfs_union::{Attr, Caller, Entry, Flow, Make, NodeId, Result, SetAttr, Union};
 
 use crate::convert::{self, caller, cookie, errno, set_time, system_time};
+use crate::counts::{Op, RequestCounts};
 use crate::guard::guard;
 use crate::raw_reply::{RawReply, listing_room};
 use crate::session::SessionConfig;
@@ -35,6 +36,7 @@ pub(crate) struct Adapter {
     union: Arc<Union>,
     raw: RawReply,
     config: SessionConfig,
+    counts: Arc<RequestCounts>,
 }
 
 /// What the kernel is asked for, each only where it offers it.
@@ -61,7 +63,23 @@ const WANTED: [InitFlags; 13] = [
 
 impl Adapter {
     pub(crate) fn new(union: Arc<Union>, raw: RawReply, config: SessionConfig) -> Self {
-        Self { union, raw, config }
+        Self {
+            union,
+            raw,
+            config,
+            counts: Arc::default(),
+        }
+    }
+
+    pub(crate) fn counts(&self) -> &Arc<RequestCounts> {
+        &self.counts
+    }
+
+    /// Every request passes here: it is counted, and a panic stays its own.
+    fn guard(&self, op: Op, handler: impl FnOnce()) {
+        let start = Instant::now();
+        guard(op.name(), handler);
+        self.counts.add(op, start.elapsed());
     }
 
     fn ttl(&self) -> Duration {
@@ -166,7 +184,7 @@ impl Filesystem for Adapter {
     }
 
     fn lookup(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        guard("lookup", || {
+        self.guard(Op::Lookup, || {
             match self.union.lookup(NodeId(parent.0), name.as_bytes()) {
                 Ok(Some(entry)) => self.raw.entry(req.unique().0, reply, entry, self.ttl()),
                 Ok(None) => self.raw.negative(req.unique().0, reply, self.ttl()),
@@ -175,12 +193,13 @@ impl Filesystem for Adapter {
         });
     }
 
+    /// Also called by fuser for each inode of a BATCH_FORGET.
     fn forget(&self, _req: &Request, ino: INodeNo, nlookup: u64) {
-        guard("forget", || self.union.forget(NodeId(ino.0), nlookup));
+        self.guard(Op::Forget, || self.union.forget(NodeId(ino.0), nlookup));
     }
 
     fn getattr(&self, _req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
-        guard("getattr", || {
+        self.guard(Op::Getattr, || {
             self.send_attr("getattr", ino, reply, self.union.getattr(NodeId(ino.0)));
         });
     }
@@ -213,14 +232,14 @@ impl Filesystem for Adapter {
             mtime,
             by_handle: fh.is_some(),
         };
-        guard("setattr", || {
+        self.guard(Op::Setattr, || {
             let result = self.union.setattr(&caller(req, 0), NodeId(ino.0), &set);
             self.send_attr("setattr", ino, reply, result);
         });
     }
 
     fn readlink(&self, _req: &Request, ino: INodeNo, reply: ReplyData) {
-        guard("readlink", || match self.union.readlink(NodeId(ino.0)) {
+        self.guard(Op::Readlink, || match self.union.readlink(NodeId(ino.0)) {
             Ok(target) => reply.data(&target),
             Err(e) => reply.error(errno("readlink", ino.0, &e)),
         });
@@ -236,7 +255,7 @@ impl Filesystem for Adapter {
         rdev: u32,
         reply: ReplyEntry,
     ) {
-        guard("mknod", || {
+        self.guard(Op::Mknod, || {
             let make = Make::Node(mode, convert::rdev_from_wire(rdev));
             let who = caller(req, umask);
             let result = self
@@ -255,7 +274,7 @@ impl Filesystem for Adapter {
         umask: u32,
         reply: ReplyEntry,
     ) {
-        guard("mkdir", || {
+        self.guard(Op::Mkdir, || {
             let who = caller(req, umask);
             let make = Make::Dir(mode);
             let result = self
@@ -266,14 +285,14 @@ impl Filesystem for Adapter {
     }
 
     fn unlink(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        guard("unlink", || {
+        self.guard(Op::Unlink, || {
             let result = self.union.unlink(NodeId(parent.0), name.as_bytes());
             empty("unlink", parent, reply, result);
         });
     }
 
     fn rmdir(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        guard("rmdir", || {
+        self.guard(Op::Rmdir, || {
             let result = self.union.rmdir(NodeId(parent.0), name.as_bytes());
             empty("rmdir", parent, reply, result);
         });
@@ -287,7 +306,7 @@ impl Filesystem for Adapter {
         target: &Path,
         reply: ReplyEntry,
     ) {
-        guard("symlink", || {
+        self.guard(Op::Symlink, || {
             let make = Make::Symlink(target.as_os_str().as_bytes());
             let who = caller(req, 0);
             let result = self
@@ -307,7 +326,7 @@ impl Filesystem for Adapter {
         flags: RenameFlags,
         reply: ReplyEmpty,
     ) {
-        guard("rename", || {
+        self.guard(Op::Rename, || {
             let flags = Rename::from_bits_retain(flags.bits());
             let from = (NodeId(parent.0), name.as_bytes());
             let to = (NodeId(newparent.0), newname.as_bytes());
@@ -324,7 +343,7 @@ impl Filesystem for Adapter {
         newname: &OsStr,
         reply: ReplyEntry,
     ) {
-        guard("link", || {
+        self.guard(Op::Link, || {
             let (node, dir) = (NodeId(ino.0), NodeId(newparent.0));
             let result = self.union.link(node, dir, newname.as_bytes());
             self.send_entry("link", req, ino, reply, result);
@@ -333,7 +352,7 @@ impl Filesystem for Adapter {
 
     /// ENOSYS once: from then on the kernel opens files by itself (`fuse_file_open()`).
     fn open(&self, _req: &Request, _ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
-        reply.error(Errno::ENOSYS);
+        self.guard(Op::Open, || reply.error(Errno::ENOSYS));
     }
 
     fn read(
@@ -347,7 +366,7 @@ impl Filesystem for Adapter {
         _lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        guard("read", || {
+        self.guard(Op::Read, || {
             DATA.with_borrow_mut(|buf| {
                 let size = size as usize;
                 if buf.len() < size {
@@ -373,7 +392,7 @@ impl Filesystem for Adapter {
         _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        guard("write", || {
+        self.guard(Op::Write, || {
             let node = NodeId(ino.0);
             let result = if write_flags.contains(WriteFlags::FUSE_WRITE_CACHE) {
                 self.union.write_back(node, offset, data)
@@ -402,7 +421,7 @@ impl Filesystem for Adapter {
         _lock_owner: LockOwner,
         reply: ReplyEmpty,
     ) {
-        reply.error(Errno::ENOSYS);
+        self.guard(Op::Flush, || reply.error(Errno::ENOSYS));
     }
 
     fn fsync(
@@ -413,7 +432,7 @@ impl Filesystem for Adapter {
         datasync: bool,
         reply: ReplyEmpty,
     ) {
-        guard("fsync", || {
+        self.guard(Op::Fsync, || {
             empty(
                 "fsync",
                 ino,
@@ -425,7 +444,7 @@ impl Filesystem for Adapter {
 
     /// ENOSYS once: from then on the kernel opens directories by itself and caches listings.
     fn opendir(&self, _req: &Request, _ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
-        reply.error(Errno::ENOSYS);
+        self.guard(Op::Opendir, || reply.error(Errno::ENOSYS));
     }
 
     fn readdir(
@@ -436,7 +455,7 @@ impl Filesystem for Adapter {
         offset: u64,
         mut reply: ReplyDirectory,
     ) {
-        guard("readdir", || {
+        self.guard(Op::Readdir, || {
             let listed = self.union.readdir(NodeId(ino.0), cookie(offset), |e| {
                 let name = OsStr::from_bytes(e.name);
                 if reply.add(INodeNo(e.ino), e.next.0, convert::file_type(e.kind), name) {
@@ -460,7 +479,7 @@ impl Filesystem for Adapter {
         offset: u64,
         reply: ReplyDirectoryPlus,
     ) {
-        guard("readdirplus", || {
+        self.guard(Op::Readdirplus, || {
             match self.list_plus(ino, offset, listing_room(&reply)) {
                 Ok((bytes, sent)) => {
                     if self.raw.listing(req.unique().0, reply, &bytes) {
@@ -480,7 +499,7 @@ impl Filesystem for Adapter {
         datasync: bool,
         reply: ReplyEmpty,
     ) {
-        guard("fsyncdir", || {
+        self.guard(Op::Fsyncdir, || {
             empty(
                 "fsyncdir",
                 ino,
@@ -491,7 +510,7 @@ impl Filesystem for Adapter {
     }
 
     fn statfs(&self, _req: &Request, ino: INodeNo, reply: ReplyStatfs) {
-        guard("statfs", || match self.union.statfs() {
+        self.guard(Op::Statfs, || match self.union.statfs() {
             Ok(s) => reply.statfs(
                 s.blocks, s.bfree, s.bavail, s.files, s.ffree, s.bsize, s.namelen, s.frsize,
             ),
@@ -509,7 +528,7 @@ impl Filesystem for Adapter {
         _position: u32,
         reply: ReplyEmpty,
     ) {
-        guard("setxattr", || {
+        self.guard(Op::Setxattr, || {
             let flags = SetFlags::from_bits_retain(flags);
             let result = self.union.setxattr(
                 &caller(req, 0),
@@ -523,14 +542,14 @@ impl Filesystem for Adapter {
     }
 
     fn getxattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
-        guard("getxattr", || {
+        self.guard(Op::Getxattr, || {
             let result = self.union.getxattr(NodeId(ino.0), name.as_bytes());
             xattr("getxattr", ino, size, reply, result);
         });
     }
 
     fn listxattr(&self, req: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
-        guard("listxattr", || {
+        self.guard(Op::Listxattr, || {
             xattr(
                 "listxattr",
                 ino,
@@ -542,7 +561,7 @@ impl Filesystem for Adapter {
     }
 
     fn removexattr(&self, req: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        guard("removexattr", || {
+        self.guard(Op::Removexattr, || {
             let result = self
                 .union
                 .removexattr(&caller(req, 0), NodeId(ino.0), name.as_bytes());
@@ -561,11 +580,11 @@ impl Filesystem for Adapter {
         _flags: i32,
         reply: ReplyCreate,
     ) {
-        reply.error(Errno::ENOSYS);
+        self.guard(Op::Create, || reply.error(Errno::ENOSYS));
     }
 
     fn bmap(&self, _req: &Request, _ino: INodeNo, _blocksize: u32, _idx: u64, reply: ReplyBmap) {
-        reply.error(Errno::ENOSYS);
+        self.guard(Op::Bmap, || reply.error(Errno::ENOSYS));
     }
 
     fn ioctl(
@@ -579,10 +598,10 @@ impl Filesystem for Adapter {
         out_size: u32,
         reply: ReplyIoctl,
     ) {
-        let Some(op) = FileIoctl::from_request(cmd) else {
-            return reply.error(Errno::ENOTTY);
-        };
-        guard("ioctl", || {
+        self.guard(Op::Ioctl, || {
+            let Some(op) = FileIoctl::from_request(cmd) else {
+                return reply.error(Errno::ENOTTY);
+            };
             match self.union.ioctl(NodeId(ino.0), op, in_data) {
                 Ok(data) => {
                     let len = (out_size as usize).min(data.len());
@@ -604,7 +623,7 @@ impl Filesystem for Adapter {
         _flags: fuser::PollFlags,
         reply: ReplyPoll,
     ) {
-        reply.error(Errno::ENOSYS);
+        self.guard(Op::Poll, || reply.error(Errno::ENOSYS));
     }
 
     fn fallocate(
@@ -617,7 +636,7 @@ impl Filesystem for Adapter {
         mode: i32,
         reply: ReplyEmpty,
     ) {
-        guard("fallocate", || {
+        self.guard(Op::Fallocate, || {
             let result =
                 self.union
                     .fallocate(&caller(req, 0), NodeId(ino.0), mode, (offset, length));
@@ -634,7 +653,7 @@ impl Filesystem for Adapter {
         whence: i32,
         reply: ReplyLseek,
     ) {
-        guard("lseek", || {
+        self.guard(Op::Lseek, || {
             match self.union.seek(NodeId(ino.0), offset, whence) {
                 Ok(at) => reply.offset(at),
                 Err(e) => reply.error(errno("lseek", ino.0, &e)),
@@ -655,7 +674,7 @@ impl Filesystem for Adapter {
         _flags: CopyFileRangeFlags,
         reply: ReplyWrite,
     ) {
-        guard("copy_file_range", || {
+        self.guard(Op::CopyFileRange, || {
             // The reply holds 32 bits; a caller goes on where a short copy ended.
             let len = usize::try_from(len.min(1 << 30)).unwrap_or(1 << 30);
             let (from, to) = (

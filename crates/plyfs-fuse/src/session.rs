@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use plyfs_union::Union;
 
+use crate::counts::RequestCounts;
 use crate::notify::KernelListener;
 use crate::ops::Adapter;
 use crate::raw_reply::RawReply;
@@ -42,6 +43,7 @@ impl Default for SessionConfig {
 pub struct Session {
     inner: fuser::Session<Adapter>,
     union: Arc<Union>,
+    counts: Arc<RequestCounts>,
 }
 
 impl Session {
@@ -53,13 +55,24 @@ impl Session {
         let raw = RawReply::new(dev_fuse.try_clone()?);
         let threads = config.threads.max(1);
         let adapter = Adapter::new(Arc::clone(&union), raw, config);
+        let counts = Arc::clone(adapter.counts());
         let mut fuser_config = fuser::Config::default();
         fuser_config.acl = fuser::SessionACL::All;
         fuser_config.n_threads = Some(threads);
         let acl = fuser::SessionACL::All;
         let inner = fuser::Session::from_fd(adapter, dev_fuse, acl, fuser_config)?;
         union.set_listener(Box::new(KernelListener::new(inner.notifier())));
-        Ok(Self { inner, union })
+        Ok(Self {
+            inner,
+            union,
+            counts,
+        })
+    }
+
+    /// The counters of the requests of this connection; they go on while it is served.
+    #[must_use]
+    pub fn counts(&self) -> Arc<RequestCounts> {
+        Arc::clone(&self.counts)
     }
 
     /// Serves requests until the file system is unmounted, then closes the view.

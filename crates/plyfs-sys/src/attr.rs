@@ -138,3 +138,6 @@ pub fn readlink(at: At<'_>) -> Result<Vec<u8>> {
     buf.truncate(len);
     Ok(buf)
 }
+
+#[cfg(test)]
+mod tests;

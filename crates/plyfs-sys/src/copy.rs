@@ -94,3 +94,6 @@ fn copy_by_buffer(src: BorrowedFd<'_>, dst: BorrowedFd<'_>, start: u64, end: u64
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -74,3 +74,6 @@ fn parse(buf: &[u8]) -> Option<(DirEntry<'_>, usize)> {
         len,
     ))
 }
+
+#[cfg(test)]
+mod tests;

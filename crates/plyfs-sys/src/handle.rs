@@ -125,3 +125,6 @@ pub fn fs_uuid(fd: BorrowedFd<'_>) -> [u8; 16] {
     }
     uuid
 }
+
+#[cfg(test)]
+mod tests;

@@ -240,3 +240,6 @@ pub fn try_lock(fd: BorrowedFd<'_>) -> Result<bool> {
         Err(e) => Err(e),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -26,3 +26,6 @@ mod call;
 pub use at::At;
 pub use error::{Errno, Result, SysError};
 pub use name::{Name, NameBuf};
+
+#[cfg(test)]
+mod scratch;

@@ -146,3 +146,6 @@ pub fn is_unsupported(e: Errno) -> bool {
         Errno::EINVAL | Errno::ENOSYS | Errno::EOPNOTSUPP | Errno::EISDIR
     )
 }
+
+#[cfg(test)]
+mod tests;

@@ -182,3 +182,6 @@ pub fn open_path_at(at: At<'_>) -> Result<OwnedFd> {
         0,
     )
 }
+
+#[cfg(test)]
+mod tests;

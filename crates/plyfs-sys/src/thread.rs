@@ -114,3 +114,6 @@ fn in_force(call: &'static str, now: libc::c_long, wanted: u32) -> Result<()> {
         Err(SysError::new(call, crate::Errno::EPERM))
     }
 }
+
+#[cfg(test)]
+mod tests;

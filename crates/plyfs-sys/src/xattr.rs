@@ -281,3 +281,6 @@ pub fn list(at: At<'_>) -> Result<Vec<Vec<u8>>> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use plyfs_format::nlink::Base;
-use plyfs_layer::{LayerIdx, Obj, Place};
+use plyfs_layer::{Obj, Place, Reach};
 use plyfs_sys::make::{self, Rename};
 use plyfs_sys::stat::Kind;
-use plyfs_sys::{Errno, Name};
+use plyfs_sys::{At, Errno, Name, NameBuf, open};
 
 use crate::copy_up::DataNeed;
 use crate::inode::{Inode, NodeId};
@@ -29,12 +29,31 @@ pub(crate) struct Victim {
 }
 
 impl Victim {
+    /// Opens a pin if `name` in `dir` is the last name of the object. The caller holds the place
+    /// for writing until the name has gone, so that two names that go at once cannot each count
+    /// on the other.
+    pub(crate) fn keep(
+        &mut self,
+        reach: &Reach,
+        place: &Place,
+        dir: &Obj,
+        name: &Name,
+    ) -> Result<()> {
+        let other = |(d, n): &(Arc<Obj>, NameBuf)| d.id() != dir.id() || **n != *name;
+        if place.pinned.is_none() && !place.names.iter().any(other) {
+            let fd = reach.dir_fd(dir)?;
+            let pin = open::open_path_at(At::entry(fd.as_fd(), name))?;
+            self.pin = Some(Arc::new(pin));
+        }
+        Ok(())
+    }
+
     /// Takes the name out of the object's place, which the caller holds since before the name
     /// changed on disk: nobody finds the place saying what the disk no longer says.
     pub(crate) fn leave(&mut self, place: &mut Place, dir: &Obj, name: &Name) {
         place.remove_name(dir, name);
         self.last = place.names.is_empty();
-        if self.last {
+        if self.last && place.pinned.is_none() {
             place.pinned = self.pin.take();
         }
     }
@@ -64,6 +83,9 @@ impl Union {
         let obj = victim.as_ref().and_then(|v| v.inode.upper().cloned());
         {
             let mut place = obj.as_ref().map(|o| o.place_mut());
+            if let (Some(victim), Some(place), Some(from)) = (&mut victim, &place, dir.upper()) {
+                victim.keep(&self.reach, place, from, name)?;
+            }
             self.remove_file(&dir, name, merged.upper.is_some(), whiteout)?;
             if let (Some(victim), Some(place), Some(from)) = (&mut victim, &mut place, dir.upper())
             {
@@ -147,7 +169,7 @@ impl Union {
         Ok(())
     }
 
-    /// The known inode that has `name`, kept reachable should this be its last known name.
+    /// The known inode that has `name`, to be kept reachable by [`Victim::keep`].
     pub(crate) fn victim(
         &self,
         dir: &Inode,
@@ -158,12 +180,12 @@ impl Union {
         let Some(inode) = self.table.find(&key) else {
             return Ok(None);
         };
-        let pin = match inode.upper() {
-            Some(obj) if !has_other_name(obj, dir, name) => Some(self.reach.open_pin(obj)?),
-            _ => None,
-        };
         let last = inode.upper().is_none();
-        Ok(Some(Victim { inode, pin, last }))
+        Ok(Some(Victim {
+            inode,
+            pin: None,
+            last,
+        }))
     }
 
     /// Records that a known inode has lost a name; `more` says that others are left.
@@ -240,7 +262,7 @@ impl Union {
         dir: &Arc<Inode>,
         name: &Name,
         gone: &Arc<Inode>,
-        victim: Option<&mut Victim>,
+        mut victim: Option<&mut Victim>,
     ) -> Result<()> {
         let whiteout = self.lower_index(dir)?.has(name);
         let dir_obj = dir.upper().ok_or(Error::ReadOnly)?;
@@ -250,6 +272,9 @@ impl Union {
             return Ok(work.make_whiteout(fd.as_fd(), name)?);
         };
         let mut place = obj.place_mut();
+        if let Some(victim) = &mut victim {
+            victim.keep(&self.reach, &place, dir_obj, name)?;
+        }
         if whiteout {
             work.stage_whiteout()?.publish_exchange(fd.as_fd(), name)?;
         } else {
@@ -301,15 +326,4 @@ impl Union {
         let new = self.reach.dir_fd(to.0.upper().ok_or(Error::ReadOnly)?)?;
         Ok(make::rename(old.as_fd(), from.1, new.as_fd(), to.1, flags)?)
     }
-}
-
-fn has_other_name(obj: &Obj, dir: &Inode, name: &Name) -> bool {
-    let Some(dir_obj) = dir.upper() else {
-        return false;
-    };
-    debug_assert_eq!(dir_obj.layer(), LayerIdx::UPPER);
-    obj.place()
-        .names
-        .iter()
-        .any(|(d, n)| d.id() != dir_obj.id() || **n != *name)
 }

@@ -164,6 +164,9 @@ impl Union {
         let victim_obj = victim.as_ref().and_then(|v| v.inode.upper().cloned());
         {
             let mut places = Places::hold(moved.upper(), victim_obj.as_ref());
+            if let (Some(victim), Some(place)) = (&mut victim, places.of(victim_obj.as_ref())) {
+                victim.keep(&self.reach, place, &arrival.new_dir, new.name)?;
+            }
             self.rename_upper((old.dir, old.name), (new.dir, new.name), flags)?;
             if let (Some(victim), Some(place)) = (&mut victim, places.of(victim_obj.as_ref())) {
                 victim.leave(place, &arrival.new_dir, new.name);
@@ -312,16 +315,18 @@ impl Union {
         let mut parts: Vec<Vec<u8>> = vec![name.to_vec()];
         let mut at = Arc::clone(dir);
         while at.id != NodeId::ROOT {
+            // The name first: a rename writes the redirect before the name is the new one, so
+            // a name without a redirect is the lowers' own.
+            let (own, parent) = own_link(&at)?;
             match self.raw_xattr(&at, self.stack.ns.redirect().as_bytes())? {
                 Some(v) if v.starts_with(b"/") => {
                     parts.push(v[1..].to_vec());
                     break;
                 }
                 Some(v) => parts.push(v),
-                None => parts.push(own_name(&at)?.as_bytes().to_vec()),
+                None => parts.push(own.as_bytes().to_vec()),
             }
-            let parent = at.link.lock().as_ref().map(|l| Arc::clone(&l.parent));
-            at = parent.ok_or(Error::Stale)?;
+            at = parent;
         }
         let mut path = Vec::new();
         for part in parts.iter().rev() {
@@ -332,11 +337,11 @@ impl Union {
     }
 }
 
-fn own_name(dir: &Inode) -> Result<NameBuf> {
+fn own_link(dir: &Inode) -> Result<(NameBuf, Arc<Inode>)> {
     dir.link
         .lock()
         .as_ref()
-        .map(|l| l.name.clone())
+        .map(|l| (l.name.clone(), Arc::clone(&l.parent)))
         .ok_or(Error::Stale)
 }
 

@@ -60,7 +60,6 @@ fn attributes_are_never_those_of_another() {
 }
 
 #[test]
-#[ignore = "bug: two last names that go at once leave no pin (engine-bugs.md 10)"]
 fn a_held_file_survives_the_loss_of_two_names_at_once() {
     need_root!();
     let world = World::new("lower: /a/x=1 /b/x=1 | upper:");

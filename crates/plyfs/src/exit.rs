@@ -14,9 +14,9 @@ pub(crate) const MOUNT_HELPER_FAILED: u8 = 32;
 pub(crate) const MOUNT_HELPER_USAGE: u8 = 1;
 
 /// The code for the result of a command; an error is printed as one line.
-pub(crate) fn code(result: anyhow::Result<()>) -> ExitCode {
+pub(crate) fn code(result: anyhow::Result<ExitCode>) -> ExitCode {
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(e) if is_closed_pipe(&e) => ExitCode::SUCCESS,
         Err(e) => {
             output::complain(format_args!("{e:#}"));

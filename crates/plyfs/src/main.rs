@@ -3,10 +3,10 @@
 
 mod args;
 mod cmd;
-mod demo;
 mod diff;
 mod exit;
 mod logging;
+mod options_text;
 mod output;
 
 use std::ffi::{OsStr, OsString};
@@ -15,7 +15,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, FromArgMatches};
 use plyfs_mount::compat::CalledAs;
 
-use crate::args::{Cli, Command};
+use crate::args::Cli;
 
 fn main() -> ExitCode {
     let words: Vec<OsString> = std::env::args_os().collect();
@@ -25,20 +25,14 @@ fn main() -> ExitCode {
     if is_mount_program_call(called, rest) {
         return cmd::compat::run(rest.to_vec(), called);
     }
-    let parsed = args::with_option_list(Cli::command())
+    let parsed = options_text::with_option_list(Cli::command())
         .try_get_matches_from(words)
         .and_then(|matches| Cli::from_arg_matches(&matches));
     let cli = match parsed {
         Ok(cli) => cli,
         Err(e) => return exit::usage(&e),
     };
-    exit::code(match cli.command {
-        Command::Mount(args) => cmd::mount::run(args),
-        Command::Umount(args) => cmd::umount::run(&args),
-        Command::Diff(args) => cmd::diff::run(args),
-        Command::Demo(args) => demo::run(&args),
-        Command::Version => output::line(cmd::version::own()),
-    })
+    exit::code(cli.command.run())
 }
 
 /// Whether the words follow the grammar of mount programs: called by such a name, or `-o` without
@@ -86,6 +80,6 @@ mod tests {
 
     #[test]
     fn the_command_line_is_consistent() {
-        args::with_option_list(Cli::command()).debug_assert();
+        options_text::with_option_list(Cli::command()).debug_assert();
     }
 }

@@ -6,7 +6,7 @@ use plyfs_mount::compat::{self, CalledAs, MountRequest, Request};
 use plyfs_mount::spec::Invoker;
 
 use crate::cmd::{mount, version};
-use crate::{args, exit, logging, output};
+use crate::{exit, logging, options_text, output};
 
 /// Runs with the words after the program's name.
 pub(crate) fn run(words: Vec<OsString>, called: CalledAs) -> ExitCode {
@@ -19,8 +19,8 @@ pub(crate) fn run(words: Vec<OsString>, called: CalledAs) -> ExitCode {
             output::complain(e);
             ExitCode::from(usage)
         }
-        Ok(Request::Help) => exit::code(output::line(help())),
-        Ok(Request::Version) => exit::code(output::line(version::as_called(called))),
+        Ok(Request::Help) => exit::code(super::done(output::line(help()))),
+        Ok(Request::Version) => exit::code(super::done(output::line(version::as_called(called)))),
         Ok(Request::Mount(request)) => match mount_as_asked(*request) {
             Ok(()) => ExitCode::SUCCESS,
             Err(e) => {
@@ -44,6 +44,6 @@ fn help() -> String {
          -d, --debug           log to stderr; implies -f\n  \
          -h, --help            this text\n  \
          -V, --version         the version\n\n{}",
-        args::option_list()
+        options_text::option_list()
     )
 }

@@ -7,15 +7,35 @@ use plyfs_mount::state::Watched;
 use plyfs_mount::unmount;
 use serde::Serialize;
 
-use crate::args::DiffArgs;
 use crate::diff::{Change, changes};
 use crate::output;
+
+/// `plyfs diff`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  plyfs diff merged\n  \
+    plyfs diff --upper changes --lower app --lower base --json\n\n\
+    A directory counts as changed when it or something in it changed. Bytes of a name that are\n\
+    no UTF-8 are written \\xNN; a backslash is written \\\\.")]
+pub(crate) struct Args {
+    /// A live mount
+    #[arg(required_unless_present = "upper", conflicts_with_all = ["upper", "lowers"])]
+    pub mountpoint: Option<PathBuf>,
+    /// Upper layer of a stack that need not be mounted
+    #[arg(long, value_name = "DIR")]
+    pub upper: Option<PathBuf>,
+    /// Lower layer below --upper, the topmost first; without any, all that is there is added
+    #[arg(long = "lower", value_name = "DIR", requires = "upper")]
+    pub lowers: Vec<PathBuf>,
+    /// Print a JSON array of objects with kind, path and type
+    #[arg(long)]
+    pub json: bool,
+}
 
 /// How long a new mount may take to tell its layers.
 const STATE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Prints the changes.
-pub(crate) fn run(args: DiffArgs) -> anyhow::Result<()> {
+pub(crate) fn run(args: Args) -> anyhow::Result<()> {
     let (upper, lowers) = match (args.upper, args.mountpoint) {
         (Some(upper), _) => (upper, args.lowers),
         (None, Some(mountpoint)) => layers_of(&mountpoint)?,

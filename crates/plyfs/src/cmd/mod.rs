@@ -1,7 +1,45 @@
-//! One file for each subcommand.
+//! The subcommands: one file each, which has its arguments and `run`.
 
 pub(crate) mod compat;
-pub(crate) mod diff;
-pub(crate) mod mount;
-pub(crate) mod umount;
-pub(crate) mod version;
+mod demo;
+mod diff;
+mod mount;
+mod umount;
+mod version;
+
+use std::process::ExitCode;
+
+use clap::Subcommand;
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Mount a stack of layers
+    Mount(mount::Args),
+    /// Take a mount away and wait until its daemon has finished
+    #[command(visible_alias = "unmount")]
+    Umount(umount::Args),
+    /// Show what an upper layer changes: A (added), C (changed) or D (deleted) and the path
+    Diff(diff::Args),
+    /// Show on real files what plyfs does, in a temporary directory that is removed afterwards
+    Demo(demo::Args),
+    /// Print the version
+    Version,
+}
+
+impl Command {
+    /// Does it; the exit code is the command's own where it has more to say than done or failed.
+    pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
+        match self {
+            Self::Mount(args) => done(mount::run(args)),
+            Self::Umount(args) => done(umount::run(&args)),
+            Self::Diff(args) => done(diff::run(args)),
+            Self::Demo(args) => done(demo::run(&args)),
+            Self::Version => done(version::run()),
+        }
+    }
+}
+
+fn done(result: anyhow::Result<()>) -> anyhow::Result<ExitCode> {
+    result.map(|()| ExitCode::SUCCESS)
+}

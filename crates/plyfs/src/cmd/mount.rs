@@ -1,16 +1,46 @@
 //! `plyfs mount`: the strict grammar, where every word must mean something.
+use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 
 use anyhow::bail;
 use plyfs_mount::options::{Meaning, Mode, Parsed, parse};
 use plyfs_mount::spec::Invoker;
 use plyfs_mount::{MountError, MountSpec, daemonize, session};
 
-use crate::args::MountArgs;
 use crate::logging;
 
+/// `plyfs mount`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  \
+    plyfs mount --lower app --lower base --upper changes --work scratch merged\n  \
+    plyfs umount merged\n\n\
+    The command returns once the mount answers. Without --upper the mount is read-only.")]
+pub(crate) struct Args {
+    /// Lower layer, read only; the first one given is the topmost
+    #[arg(long = "lower", value_name = "DIR")]
+    pub lowers: Vec<PathBuf>,
+    /// Upper layer, where changes are kept
+    #[arg(long, value_name = "DIR")]
+    pub upper: Option<PathBuf>,
+    /// Directory on the same file system as the upper, where changes are prepared
+    #[arg(long, value_name = "DIR")]
+    pub work: Option<PathBuf>,
+    /// Mount options, separated by commas; the long help lists them
+    #[arg(short = 'o', long = "option", value_name = "OPTS")]
+    pub options: Vec<OsString>,
+    /// Stay in the foreground
+    #[arg(short, long)]
+    pub foreground: bool,
+    /// Log every request to stderr; implies --foreground
+    #[arg(short, long)]
+    pub debug: bool,
+    /// Where to mount
+    pub mountpoint: PathBuf,
+}
+
 /// Mounts; returns once the mount answers, or with --foreground once it is gone.
-pub(crate) fn run(args: MountArgs) -> anyhow::Result<()> {
+pub(crate) fn run(args: Args) -> anyhow::Result<()> {
     let foreground = args.foreground || args.debug;
     logging::start(args.debug);
     Ok(start(spec(args)?, foreground)?)
@@ -28,7 +58,7 @@ pub(crate) fn start(spec: MountSpec, foreground: bool) -> Result<(), MountError>
     }
 }
 
-fn spec(args: MountArgs) -> anyhow::Result<MountSpec> {
+fn spec(args: Args) -> anyhow::Result<MountSpec> {
     let mut parsed = Parsed::default();
     for options in &args.options {
         parse(options.as_bytes(), Mode::Strict, &mut parsed)?;

@@ -1,10 +1,17 @@
 //! The version, as people and as container tools read it.
 use plyfs_mount::compat::CalledAs;
 
+use crate::output;
+
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
+/// Prints it.
+pub(crate) fn run() -> anyhow::Result<()> {
+    output::line(own())
+}
+
 /// One line under our own name.
-pub(crate) fn own() -> String {
+fn own() -> String {
     format!("plyfs {VERSION}")
 }
 

@@ -17,9 +17,16 @@ use plyfs_sys::mount::Unmount;
 use plyfs_sys::process::{self, StopSignals};
 use tempfile::TempDir;
 
-use crate::args::DemoArgs;
 use crate::diff::changes;
 use crate::output::{escaped, line};
+
+/// `plyfs demo`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Make the temporary directory in this directory
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+}
 
 /// Files every system has some of; those that are missing are left out.
 const BASE_FILES: [&str; 8] = [
@@ -42,7 +49,7 @@ const CLEANING_PATIENCE: Duration = Duration::from_secs(10);
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
 /// Runs the demonstration and leaves nothing behind, whatever happens.
-pub(crate) fn run(args: &DemoArgs) -> anyhow::Result<()> {
+pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     ensure!(
         process::euid() == 0 && process::has_sys_admin(),
         "the demo mounts a file system, for which it needs root or a user namespace of its own: \

@@ -353,20 +353,15 @@ fn a_workdir_in_use_by_the_kernels_overlayfs() {
 }
 
 #[test]
-fn an_upper_equal_to_a_lower_inside_one_or_around_one() {
+fn an_upper_equal_to_a_lower_or_around_one() {
     let (stack, mut words) = stack();
     words.upper = Some(stack.lower(0).to_owned());
     refused(&stack, &words, "are the same directory");
-    words.upper = Some(stack.lower(0).join("d"));
-    refused(&stack, &words, "lies inside lower layer");
     let inner = stack.upper().join("inner");
     fs::create_dir(&inner).unwrap();
     let mut words = Words::of(&stack);
     words.lowers[1] = inner;
     refused(&stack, &words, "lies inside upper");
-    let mut words = Words::of(&stack);
-    words.work = Some(stack.lower(0).join("d"));
-    refused(&stack, &words, "lies inside lower layer");
 }
 
 #[test]
@@ -379,9 +374,9 @@ fn a_mountpoint_that_is_missing_or_a_file() {
 }
 
 #[test]
-fn a_mountpoint_inside_a_layer_does_not_hang() {
+fn a_mountpoint_inside_what_is_written_does_not_hang() {
     let (stack, mut words) = stack();
-    for dir in [stack.lower(0).to_owned(), stack.upper(), stack.work()] {
+    for dir in [stack.upper(), stack.work()] {
         words.mountpoint = dir.join("m/deep");
         fs::create_dir_all(&words.mountpoint).unwrap();
         refused(&stack, &words, "the mount would contain itself");

@@ -15,6 +15,7 @@ mod lifecycle;
 mod link;
 mod long_tail;
 mod lookup;
+mod nested;
 mod never_written;
 mod programs;
 mod readdir;

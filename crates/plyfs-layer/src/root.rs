@@ -3,7 +3,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use plyfs_sys::stat::LayerIno;
-use plyfs_sys::{Result, open, stat};
+use plyfs_sys::{Result, detach, open, stat};
 
 /// The root directory of a layer, opened once before mounting; later accesses start from its fd.
 #[derive(Debug)]
@@ -38,6 +38,18 @@ impl LayerRoot {
     #[must_use]
     pub fn id(&self) -> LayerIno {
         self.id
+    }
+
+    /// The same directory out of reach of mounts below it (see [`plyfs_sys::detach`]).
+    ///
+    /// # Errors
+    /// EPERM where the process may not clone mounts, ENOSYS before Linux 5.2.
+    pub fn detached(&self) -> Result<Self> {
+        Ok(Self {
+            path: self.path.clone(),
+            fd: detach::private_clone(self.fd.as_fd())?,
+            id: self.id,
+        })
     }
 
     /// Gives up the path and returns the descriptor.

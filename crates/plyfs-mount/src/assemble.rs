@@ -73,7 +73,9 @@ pub fn assemble(spec: &MountSpec) -> Result<Assembled, MountError> {
     let work = open_all(Role::Work, spec.work.as_slice())?;
     check_same_mount(&upper, &work)?;
     check_apart(&lowers, &upper, &work)?;
-    let target = open_target(&spec.mountpoint, &[&lowers, &upper, &work])?;
+    let (target, above) = open_target(&spec.mountpoint)?;
+    check_outside(&spec.mountpoint, &above, upper.iter().chain(&work))?;
+    detach_lowers_around(&mut lowers, &upper, &work, (&spec.mountpoint, &above))?;
     let locks = lock(upper.iter().chain(&work))?;
     work.iter().try_for_each(check_volatile)?;
     let data_only = lowers.split_off(spec.lowers.len());
@@ -168,7 +170,8 @@ fn check_same_mount(upper: &[Opened], work: &[Opened]) -> Result<(), MountError>
     Ok(())
 }
 
-/// Nothing is in the stack twice, and nothing that is written lies in or around another part.
+/// Nothing is in the stack twice, and nothing lies in or around what is written. An upper inside a
+/// lower is another matter, see [`detach_lowers_around`].
 fn check_apart(lowers: &[Opened], upper: &[Opened], work: &[Opened]) -> Result<(), MountError> {
     let all: Vec<&Opened> = upper.iter().chain(work).chain(lowers).collect();
     for (i, a) in all.iter().enumerate() {
@@ -179,12 +182,8 @@ fn check_apart(lowers: &[Opened], upper: &[Opened], work: &[Opened]) -> Result<(
                     second: b.place.clone(),
                 });
             }
-            let both_lower = a.place.role == Role::Lower && b.place.role == Role::Lower;
-            if both_lower {
-                continue;
-            }
             for (inner, outer) in [(a, b), (b, a)] {
-                if inner.is_inside(outer) {
+                if outer.place.role != Role::Lower && inner.is_inside(outer) {
                     return Err(MountError::Nested {
                         inner: inner.place.clone(),
                         outer: outer.place.clone(),
@@ -196,34 +195,71 @@ fn check_apart(lowers: &[Opened], upper: &[Opened], work: &[Opened]) -> Result<(
     Ok(())
 }
 
-fn open_target(path: &Path, layers: &[&[Opened]]) -> Result<Target, MountError> {
-    if let Some(dev) = mount::inherited_connection(path) {
-        return Ok(Target::Inherited(dev));
-    }
-    let fd = open::open_dir_path(path).map_err(|e| mountpoint_error(path, e))?;
-    let dirs = ancestry(fd.as_fd()).map_err(|e| mountpoint_error(path, e))?;
-    // What the kernel remembers of a dead mount's root may still answer; figures never do.
-    statfs(fd.as_fd()).map_err(|e| mountpoint_error(path, e))?;
-    for layer in layers.iter().copied().flatten() {
-        // Mounting on a layer itself hides it from others and not from the daemon, which holds it
-        // open; a mount below it would be found by the daemon and wait for itself.
-        let inside = dirs.iter().skip(1).any(|id| *id == layer.root.id());
-        if inside {
-            let layer = layer.place.clone();
+/// Mounting on a layer itself hides it from others and not from the daemon, which holds it open; a
+/// mount below it would be found by the daemon, which would wait for itself.
+fn check_outside<'a>(
+    path: &Path,
+    above: &[LayerIno],
+    written: impl Iterator<Item = &'a Opened>,
+) -> Result<(), MountError> {
+    for layer in written {
+        if above.contains(&layer.root.id()) {
             return Err(MountError::MountpointInside {
                 path: path.to_owned(),
-                layer,
+                layer: layer.place.clone(),
             });
         }
     }
+    Ok(())
+}
+
+/// A lower that has the upper, the workdir or the mountpoint below it is read through a clone of
+/// its mount, in which our own mount never shows up. Container tools do this where a volume is a
+/// home directory that holds their storage, too. What is written there is not seen through the
+/// lower: the union shows both directories as empty.
+fn detach_lowers_around(
+    lowers: &mut [Opened],
+    upper: &[Opened],
+    work: &[Opened],
+    (mountpoint, above): (&Path, &[LayerIno]),
+) -> Result<(), MountError> {
+    for lower in lowers {
+        let inner = upper.iter().chain(work).find(|dir| dir.is_inside(lower));
+        if inner.is_none() && !above.contains(&lower.root.id()) {
+            continue;
+        }
+        lower.root = lower.root.detached().map_err(|source| match inner {
+            Some(inner) => MountError::NestedWithoutClone {
+                inner: inner.place.clone(),
+                outer: lower.place.clone(),
+                source,
+            },
+            None => MountError::MountpointWithoutClone {
+                path: mountpoint.to_owned(),
+                layer: lower.place.clone(),
+                source,
+            },
+        })?;
+    }
+    Ok(())
+}
+
+/// Opens the mountpoint; also answers the identities of all directories above it.
+fn open_target(path: &Path) -> Result<(Target, Vec<LayerIno>), MountError> {
+    if let Some(dev) = mount::inherited_connection(path) {
+        return Ok((Target::Inherited(dev), Vec::new()));
+    }
+    let fd = open::open_dir_path(path).map_err(|e| mountpoint_error(path, e))?;
+    let mut above = ancestry(fd.as_fd()).map_err(|e| mountpoint_error(path, e))?;
+    above.remove(0);
+    // What the kernel remembers of a dead mount's root may still answer; figures never do.
+    statfs(fd.as_fd()).map_err(|e| mountpoint_error(path, e))?;
     let full = std::fs::canonicalize(path).map_err(|e| {
         let errno = Errno::from_raw(e.raw_os_error().unwrap_or(0));
         mountpoint_error(path, SysError::new("realpath", errno))
     })?;
-    Ok(Target::Directory {
-        path: full,
-        dev: open_dev_fuse()?,
-    })
+    let dev = open_dev_fuse()?;
+    Ok((Target::Directory { path: full, dev }, above))
 }
 
 fn mountpoint_error(path: &Path, source: SysError) -> MountError {

@@ -98,6 +98,19 @@ pub enum MountError {
         /// The one around it.
         outer: Place,
     },
+    /// What is written lies below a layer that is only read, and the two cannot be told apart.
+    #[error(
+        "{inner} lies inside {outer}, which needs a clone of that mount ({source}): keep them \
+         apart, or mount as root or in a user namespace (unshare -Urm)"
+    )]
+    NestedWithoutClone {
+        /// The one inside.
+        inner: Place,
+        /// The one around it.
+        outer: Place,
+        /// Why there is no clone.
+        source: SysError,
+    },
     /// A rename from one to the other would fail.
     #[error("workdir {work:?} is not on the same mounted file system as upper {upper:?}")]
     WorkElsewhere {
@@ -153,6 +166,19 @@ pub enum MountError {
         path: PathBuf,
         /// Which directory holds it.
         layer: Place,
+    },
+    /// The mount would contain itself, and the layer cannot be cloned.
+    #[error(
+        "mountpoint {path:?} lies inside {layer}, which needs a clone of that mount ({source}): \
+         mount elsewhere, or as root or in a user namespace (unshare -Urm)"
+    )]
+    MountpointWithoutClone {
+        /// As given.
+        path: PathBuf,
+        /// Which directory holds it.
+        layer: Place,
+        /// Why there is no clone.
+        source: SysError,
     },
     /// The kernel has no FUSE, or the container does not show it.
     #[error("/dev/fuse does not exist: load the fuse module, or give /dev/fuse to the container")]

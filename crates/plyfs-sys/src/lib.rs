@@ -7,6 +7,7 @@
 pub mod at;
 pub mod attr;
 pub mod copy;
+pub mod detach;
 pub mod dir;
 pub mod error;
 pub mod handle;

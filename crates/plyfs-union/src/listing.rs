@@ -200,7 +200,7 @@ impl Union {
         if let Some(index) = self.lower_cache.get(dir.id) {
             return Ok(index);
         }
-        let builder = Builder::new(&self.reach, self.stack.ns);
+        let builder = Builder::new(&self.reach, self.stack.ns, &self.stack.written);
         let index = builder.build(&dir.lowers, |o| self.stack.may_have_xwhiteouts(o.layer()))?;
         let index = Arc::new(index);
         self.lower_cache

@@ -10,7 +10,7 @@ use plyfs_format::aufs::{self, AufsName};
 use plyfs_format::names::XattrNamespace;
 use plyfs_format::whiteout;
 use plyfs_layer::{Obj, Reach};
-use plyfs_sys::stat::Kind;
+use plyfs_sys::stat::{Kind, LayerIno};
 use plyfs_sys::{At, Name, NameBuf, dir, open, stat, xattr};
 
 use crate::{Error, Result};
@@ -131,6 +131,9 @@ struct Slot {
 pub(crate) struct Builder<'a> {
     pub(crate) reach: &'a Reach,
     pub(crate) ns: XattrNamespace,
+    /// Directories that are written though they lie in a lower: upper and workdir. They are read as
+    /// empty, since what is in them changes.
+    written: &'a [LayerIno],
     slots: HashMap<NameBuf, Slot>,
 }
 
@@ -141,10 +144,11 @@ enum Seen {
 }
 
 impl<'a> Builder<'a> {
-    pub(crate) fn new(reach: &'a Reach, ns: XattrNamespace) -> Self {
+    pub(crate) fn new(reach: &'a Reach, ns: XattrNamespace, written: &'a [LayerIno]) -> Self {
         Self {
             reach,
             ns,
+            written,
             slots: HashMap::new(),
         }
     }
@@ -167,6 +171,9 @@ impl<'a> Builder<'a> {
 
     /// Reads one layer; true when it hides all deeper ones (`.wh..wh..opq`).
     fn read_layer(&mut self, pos: u16, lower: &Obj, xwhiteouts: bool) -> Result<bool> {
+        if self.written.contains(&lower.id()) {
+            return Ok(false);
+        }
         let fd = self.reach.dir_fd(lower)?;
         let list = open::open_dir_for_list(fd.as_fd())?;
         let mut opaque = false;

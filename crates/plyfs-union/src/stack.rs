@@ -34,6 +34,8 @@ pub(crate) struct Stack {
     /// Where the overlay's own xattrs are.
     pub(crate) ns: XattrNamespace,
     pub(crate) index: Option<Index>,
+    /// Upper and workdir, which may lie in a lower.
+    pub(crate) written: Vec<LayerIno>,
     filesystems: Filesystems,
     xino: Option<Xino>,
 }
@@ -79,6 +81,8 @@ impl Stack {
             let marks = dir_marks(At::object(root), ns).map_err(layer_error(root.path()))?;
             xwhiteouts.push(marks.opaque == Opaque::XWhiteouts);
         }
+        let written = upper.iter().flat_map(|u| [u.upper.id(), u.work.id()]);
+        let written = written.collect();
         let count = filesystems.count();
         let below = lowers.len();
         Ok(Self {
@@ -91,6 +95,7 @@ impl Stack {
             xwhiteouts,
             ns,
             index,
+            written,
             filesystems,
             xino: (count > 1).then(|| Xino::for_filesystems(count)),
         })

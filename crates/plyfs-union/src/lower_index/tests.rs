@@ -69,7 +69,7 @@ fn layers(specs: &[&str]) -> Layers {
 fn index(specs: &[&str], xwhiteouts: bool) -> LowerIndex {
     let layers = layers(specs);
     let reach = Reach::new(16);
-    let builder = Builder::new(&reach, Trusted);
+    let builder = Builder::new(&reach, Trusted, &[]);
     builder.build(&layers.roots, |_| xwhiteouts).unwrap()
 }
 

@@ -75,11 +75,29 @@ impl Adapter {
         &self.counts
     }
 
-    /// Every request passes here: it is counted, and a panic stays its own.
-    fn guard(&self, op: Op, handler: impl FnOnce()) {
+    /// Every request passes here: it is counted, a panic stays its own, and one that took long is
+    /// named in the log.
+    fn guard(&self, op: Op, node: INodeNo, handler: impl FnOnce()) {
         let start = Instant::now();
         guard(op.name(), handler);
-        self.counts.add(op, start.elapsed());
+        let took = start.elapsed();
+        self.counts.add(op, took);
+        if took >= self.config.slow {
+            self.tell_slow(op, node, took);
+        }
+    }
+
+    /// The reply is sent, so finding the path costs the caller nothing.
+    #[cold]
+    fn tell_slow(&self, op: Op, node: INodeNo, took: Duration) {
+        let path = self.union.path_of(NodeId(node.0));
+        tracing::warn!(
+            path = path.map(|p| p.escape_ascii().to_string()),
+            "slow {}: {:.3} s on inode {}",
+            op.name(),
+            took.as_secs_f64(),
+            node.0
+        );
     }
 
     fn ttl(&self) -> Duration {
@@ -184,7 +202,7 @@ impl Filesystem for Adapter {
     }
 
     fn lookup(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        self.guard(Op::Lookup, || {
+        self.guard(Op::Lookup, parent, || {
             match self.union.lookup(NodeId(parent.0), name.as_bytes()) {
                 Ok(Some(entry)) => self.raw.entry(req.unique().0, reply, entry, self.ttl()),
                 Ok(None) => self.raw.negative(req.unique().0, reply, self.ttl()),
@@ -195,11 +213,13 @@ impl Filesystem for Adapter {
 
     /// Also called by fuser for each inode of a BATCH_FORGET.
     fn forget(&self, _req: &Request, ino: INodeNo, nlookup: u64) {
-        self.guard(Op::Forget, || self.union.forget(NodeId(ino.0), nlookup));
+        self.guard(Op::Forget, ino, || {
+            self.union.forget(NodeId(ino.0), nlookup)
+        });
     }
 
     fn getattr(&self, _req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
-        self.guard(Op::Getattr, || {
+        self.guard(Op::Getattr, ino, || {
             self.send_attr("getattr", ino, reply, self.union.getattr(NodeId(ino.0)));
         });
     }
@@ -232,16 +252,18 @@ impl Filesystem for Adapter {
             mtime,
             by_handle: fh.is_some(),
         };
-        self.guard(Op::Setattr, || {
+        self.guard(Op::Setattr, ino, || {
             let result = self.union.setattr(&caller(req, 0), NodeId(ino.0), &set);
             self.send_attr("setattr", ino, reply, result);
         });
     }
 
     fn readlink(&self, _req: &Request, ino: INodeNo, reply: ReplyData) {
-        self.guard(Op::Readlink, || match self.union.readlink(NodeId(ino.0)) {
-            Ok(target) => reply.data(&target),
-            Err(e) => reply.error(errno("readlink", ino.0, &e)),
+        self.guard(Op::Readlink, ino, || {
+            match self.union.readlink(NodeId(ino.0)) {
+                Ok(target) => reply.data(&target),
+                Err(e) => reply.error(errno("readlink", ino.0, &e)),
+            }
         });
     }
 
@@ -255,7 +277,7 @@ impl Filesystem for Adapter {
         rdev: u32,
         reply: ReplyEntry,
     ) {
-        self.guard(Op::Mknod, || {
+        self.guard(Op::Mknod, parent, || {
             let make = Make::Node(mode, convert::rdev_from_wire(rdev));
             let who = caller(req, umask);
             let result = self
@@ -274,7 +296,7 @@ impl Filesystem for Adapter {
         umask: u32,
         reply: ReplyEntry,
     ) {
-        self.guard(Op::Mkdir, || {
+        self.guard(Op::Mkdir, parent, || {
             let who = caller(req, umask);
             let make = Make::Dir(mode);
             let result = self
@@ -285,14 +307,14 @@ impl Filesystem for Adapter {
     }
 
     fn unlink(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        self.guard(Op::Unlink, || {
+        self.guard(Op::Unlink, parent, || {
             let result = self.union.unlink(NodeId(parent.0), name.as_bytes());
             empty("unlink", parent, reply, result);
         });
     }
 
     fn rmdir(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        self.guard(Op::Rmdir, || {
+        self.guard(Op::Rmdir, parent, || {
             let result = self.union.rmdir(NodeId(parent.0), name.as_bytes());
             empty("rmdir", parent, reply, result);
         });
@@ -306,7 +328,7 @@ impl Filesystem for Adapter {
         target: &Path,
         reply: ReplyEntry,
     ) {
-        self.guard(Op::Symlink, || {
+        self.guard(Op::Symlink, parent, || {
             let make = Make::Symlink(target.as_os_str().as_bytes());
             let who = caller(req, 0);
             let result = self
@@ -326,7 +348,7 @@ impl Filesystem for Adapter {
         flags: RenameFlags,
         reply: ReplyEmpty,
     ) {
-        self.guard(Op::Rename, || {
+        self.guard(Op::Rename, parent, || {
             let flags = Rename::from_bits_retain(flags.bits());
             let from = (NodeId(parent.0), name.as_bytes());
             let to = (NodeId(newparent.0), newname.as_bytes());
@@ -343,7 +365,7 @@ impl Filesystem for Adapter {
         newname: &OsStr,
         reply: ReplyEntry,
     ) {
-        self.guard(Op::Link, || {
+        self.guard(Op::Link, ino, || {
             let (node, dir) = (NodeId(ino.0), NodeId(newparent.0));
             let result = self.union.link(node, dir, newname.as_bytes());
             self.send_entry("link", req, ino, reply, result);
@@ -351,8 +373,8 @@ impl Filesystem for Adapter {
     }
 
     /// ENOSYS once: from then on the kernel opens files by itself (`fuse_file_open()`).
-    fn open(&self, _req: &Request, _ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
-        self.guard(Op::Open, || reply.error(Errno::ENOSYS));
+    fn open(&self, _req: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        self.guard(Op::Open, ino, || reply.error(Errno::ENOSYS));
     }
 
     fn read(
@@ -366,7 +388,7 @@ impl Filesystem for Adapter {
         _lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        self.guard(Op::Read, || {
+        self.guard(Op::Read, ino, || {
             DATA.with_borrow_mut(|buf| {
                 let size = size as usize;
                 if buf.len() < size {
@@ -392,7 +414,7 @@ impl Filesystem for Adapter {
         _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        self.guard(Op::Write, || {
+        self.guard(Op::Write, ino, || {
             let node = NodeId(ino.0);
             let result = if write_flags.contains(WriteFlags::FUSE_WRITE_CACHE) {
                 self.union.write_back(node, offset, data)
@@ -416,12 +438,12 @@ impl Filesystem for Adapter {
     fn flush(
         &self,
         _req: &Request,
-        _ino: INodeNo,
+        ino: INodeNo,
         _fh: FileHandle,
         _lock_owner: LockOwner,
         reply: ReplyEmpty,
     ) {
-        self.guard(Op::Flush, || reply.error(Errno::ENOSYS));
+        self.guard(Op::Flush, ino, || reply.error(Errno::ENOSYS));
     }
 
     fn fsync(
@@ -432,7 +454,7 @@ impl Filesystem for Adapter {
         datasync: bool,
         reply: ReplyEmpty,
     ) {
-        self.guard(Op::Fsync, || {
+        self.guard(Op::Fsync, ino, || {
             empty(
                 "fsync",
                 ino,
@@ -443,8 +465,8 @@ impl Filesystem for Adapter {
     }
 
     /// ENOSYS once: from then on the kernel opens directories by itself and caches listings.
-    fn opendir(&self, _req: &Request, _ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
-        self.guard(Op::Opendir, || reply.error(Errno::ENOSYS));
+    fn opendir(&self, _req: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        self.guard(Op::Opendir, ino, || reply.error(Errno::ENOSYS));
     }
 
     fn readdir(
@@ -455,7 +477,7 @@ impl Filesystem for Adapter {
         offset: u64,
         mut reply: ReplyDirectory,
     ) {
-        self.guard(Op::Readdir, || {
+        self.guard(Op::Readdir, ino, || {
             let listed = self.union.readdir(NodeId(ino.0), cookie(offset), |e| {
                 let name = OsStr::from_bytes(e.name);
                 if reply.add(INodeNo(e.ino), e.next.0, convert::file_type(e.kind), name) {
@@ -479,7 +501,7 @@ impl Filesystem for Adapter {
         offset: u64,
         reply: ReplyDirectoryPlus,
     ) {
-        self.guard(Op::Readdirplus, || {
+        self.guard(Op::Readdirplus, ino, || {
             match self.list_plus(ino, offset, listing_room(&reply)) {
                 Ok((bytes, sent)) => {
                     if self.raw.listing(req.unique().0, reply, &bytes) {
@@ -499,7 +521,7 @@ impl Filesystem for Adapter {
         datasync: bool,
         reply: ReplyEmpty,
     ) {
-        self.guard(Op::Fsyncdir, || {
+        self.guard(Op::Fsyncdir, ino, || {
             empty(
                 "fsyncdir",
                 ino,
@@ -510,7 +532,7 @@ impl Filesystem for Adapter {
     }
 
     fn statfs(&self, _req: &Request, ino: INodeNo, reply: ReplyStatfs) {
-        self.guard(Op::Statfs, || match self.union.statfs() {
+        self.guard(Op::Statfs, ino, || match self.union.statfs() {
             Ok(s) => reply.statfs(
                 s.blocks, s.bfree, s.bavail, s.files, s.ffree, s.bsize, s.namelen, s.frsize,
             ),
@@ -528,7 +550,7 @@ impl Filesystem for Adapter {
         _position: u32,
         reply: ReplyEmpty,
     ) {
-        self.guard(Op::Setxattr, || {
+        self.guard(Op::Setxattr, ino, || {
             let flags = SetFlags::from_bits_retain(flags);
             let result = self.union.setxattr(
                 &caller(req, 0),
@@ -542,14 +564,14 @@ impl Filesystem for Adapter {
     }
 
     fn getxattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
-        self.guard(Op::Getxattr, || {
+        self.guard(Op::Getxattr, ino, || {
             let result = self.union.getxattr(NodeId(ino.0), name.as_bytes());
             xattr("getxattr", ino, size, reply, result);
         });
     }
 
     fn listxattr(&self, req: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
-        self.guard(Op::Listxattr, || {
+        self.guard(Op::Listxattr, ino, || {
             xattr(
                 "listxattr",
                 ino,
@@ -561,7 +583,7 @@ impl Filesystem for Adapter {
     }
 
     fn removexattr(&self, req: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        self.guard(Op::Removexattr, || {
+        self.guard(Op::Removexattr, ino, || {
             let result = self
                 .union
                 .removexattr(&caller(req, 0), NodeId(ino.0), name.as_bytes());
@@ -573,18 +595,18 @@ impl Filesystem for Adapter {
     fn create(
         &self,
         _req: &Request,
-        _parent: INodeNo,
+        parent: INodeNo,
         _name: &OsStr,
         _mode: u32,
         _umask: u32,
         _flags: i32,
         reply: ReplyCreate,
     ) {
-        self.guard(Op::Create, || reply.error(Errno::ENOSYS));
+        self.guard(Op::Create, parent, || reply.error(Errno::ENOSYS));
     }
 
-    fn bmap(&self, _req: &Request, _ino: INodeNo, _blocksize: u32, _idx: u64, reply: ReplyBmap) {
-        self.guard(Op::Bmap, || reply.error(Errno::ENOSYS));
+    fn bmap(&self, _req: &Request, ino: INodeNo, _blocksize: u32, _idx: u64, reply: ReplyBmap) {
+        self.guard(Op::Bmap, ino, || reply.error(Errno::ENOSYS));
     }
 
     fn ioctl(
@@ -598,7 +620,7 @@ impl Filesystem for Adapter {
         out_size: u32,
         reply: ReplyIoctl,
     ) {
-        self.guard(Op::Ioctl, || {
+        self.guard(Op::Ioctl, ino, || {
             let Some(op) = FileIoctl::from_request(cmd) else {
                 return reply.error(Errno::ENOTTY);
             };
@@ -616,14 +638,14 @@ impl Filesystem for Adapter {
     fn poll(
         &self,
         _req: &Request,
-        _ino: INodeNo,
+        ino: INodeNo,
         _fh: FileHandle,
         _ph: fuser::PollNotifier,
         _events: fuser::PollEvents,
         _flags: fuser::PollFlags,
         reply: ReplyPoll,
     ) {
-        self.guard(Op::Poll, || reply.error(Errno::ENOSYS));
+        self.guard(Op::Poll, ino, || reply.error(Errno::ENOSYS));
     }
 
     fn fallocate(
@@ -636,7 +658,7 @@ impl Filesystem for Adapter {
         mode: i32,
         reply: ReplyEmpty,
     ) {
-        self.guard(Op::Fallocate, || {
+        self.guard(Op::Fallocate, ino, || {
             let result =
                 self.union
                     .fallocate(&caller(req, 0), NodeId(ino.0), mode, (offset, length));
@@ -653,7 +675,7 @@ impl Filesystem for Adapter {
         whence: i32,
         reply: ReplyLseek,
     ) {
-        self.guard(Op::Lseek, || {
+        self.guard(Op::Lseek, ino, || {
             match self.union.seek(NodeId(ino.0), offset, whence) {
                 Ok(at) => reply.offset(at),
                 Err(e) => reply.error(errno("lseek", ino.0, &e)),
@@ -674,7 +696,7 @@ impl Filesystem for Adapter {
         _flags: CopyFileRangeFlags,
         reply: ReplyWrite,
     ) {
-        self.guard(Op::CopyFileRange, || {
+        self.guard(Op::CopyFileRange, ino_in, || {
             // The reply holds 32 bits; a caller goes on where a short copy ended.
             let len = usize::try_from(len.min(1 << 30)).unwrap_or(1 << 30);
             let (from, to) = (

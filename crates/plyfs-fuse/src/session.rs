@@ -20,6 +20,8 @@ pub struct SessionConfig {
     pub timeout: Duration,
     /// Largest WRITE request in bytes.
     pub max_write: u32,
+    /// A request that takes this long is named in the log; `Duration::MAX` = none is.
+    pub slow: Duration,
 }
 
 /// Threads mostly wait for a disk, so there are more of them than processors: a few long copies
@@ -27,6 +29,8 @@ pub struct SessionConfig {
 const DEFAULT_THREADS: usize = 16;
 /// 1 MiB is the most the kernel sends unless fs.fuse.max_pages_limit is raised.
 const DEFAULT_MAX_WRITE: u32 = 1 << 20;
+/// Longer than copying a large file takes: a disk that hangs, or a network that does.
+const DEFAULT_SLOW: Duration = Duration::from_secs(10);
 
 impl Default for SessionConfig {
     fn default() -> Self {
@@ -34,6 +38,7 @@ impl Default for SessionConfig {
             threads: DEFAULT_THREADS,
             timeout: Duration::MAX,
             max_write: DEFAULT_MAX_WRITE,
+            slow: DEFAULT_SLOW,
         }
     }
 }

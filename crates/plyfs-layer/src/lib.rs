@@ -17,7 +17,7 @@ pub use clean::remove_tree;
 pub use marks::{DirMarks, FileMarks, dir_marks, file_marks};
 pub use obj::{LayerIdx, Obj, Place};
 pub use probe::{Probe, probe};
-pub use reach::Reach;
+pub use reach::{Reach, Served};
 pub use root::LayerRoot;
 pub use upper::{Caps, Upper, set_mark};
 pub use workdir::{Staged, Workdir};

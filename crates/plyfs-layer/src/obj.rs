@@ -96,6 +96,11 @@ impl Obj {
         self.place.read()
     }
 
+    /// The place, unless it is just being changed: for those who must not wait for a disk.
+    pub fn try_place(&self) -> Option<RwLockReadGuard<'_, Place>> {
+        self.place.try_read()
+    }
+
     /// The place, held by one who changes what its names mean on disk.
     pub fn place_mut(&self) -> RwLockWriteGuard<'_, Place> {
         self.place.write()

@@ -139,6 +139,7 @@ impl MountSpec {
                 let many = SessionConfig::default().threads;
                 self.session.threads = if switch(given)? { many } else { 1 };
             }
+            Meaning::Slow => self.session.slow = slow(given)?,
             Meaning::MaxWrite => self.session.max_write = request_size(given)?,
             Meaning::MaxRead => self.settings.max_read = Some(request_size(given)?),
             Meaning::FsName => self.settings.source = OsString::from_vec(given.value()),
@@ -216,6 +217,16 @@ fn seconds(given: &Given) -> Result<Duration, OptionError> {
         return Err(bad(given, expected));
     }
     Ok(Duration::try_from_secs_f64(number).unwrap_or(Duration::MAX))
+}
+
+/// 0 is "never", as nobody wants every request logged as slow.
+fn slow(given: &Given) -> Result<Duration, OptionError> {
+    let limit = seconds(given)?;
+    Ok(if limit.is_zero() {
+        Duration::MAX
+    } else {
+        limit
+    })
 }
 
 fn threads(given: &Given) -> Result<usize, OptionError> {

@@ -16,18 +16,31 @@ const FICLONE: libc::c_ulong = 0x4004_9409;
 /// # Errors
 /// ENOSPC, EDQUOT, EIO and the like; `dst` is then incomplete.
 pub fn copy_data(src: BorrowedFd<'_>, dst: BorrowedFd<'_>, size: u64) -> Result<()> {
-    if size == 0 || reflink(src, dst) {
-        return Ok(());
+    copy_data_telling(src, dst, size, &mut |_| {})
+}
+
+/// The same, and tells after each part up to where the copy is complete.
+///
+/// # Errors
+/// As [`copy_data`].
+pub fn copy_data_telling(
+    src: BorrowedFd<'_>,
+    dst: BorrowedFd<'_>,
+    size: u64,
+    tell: &mut dyn FnMut(u64),
+) -> Result<()> {
+    if size > 0 && !reflink(src, dst) {
+        crate::attr::truncate(dst, size)?;
+        let mut pos = 0;
+        while pos < size {
+            let Some((start, end)) = next_data(src, pos, size)? else {
+                break;
+            };
+            copy_extent(src, dst, start, end, tell)?;
+            pos = end;
+        }
     }
-    crate::attr::truncate(dst, size)?;
-    let mut pos = 0;
-    while pos < size {
-        let Some((start, end)) = next_data(src, pos, size)? else {
-            break;
-        };
-        copy_extent(src, dst, start, end)?;
-        pos = end;
-    }
+    tell(size);
     Ok(())
 }
 
@@ -51,15 +64,24 @@ fn next_data(src: BorrowedFd<'_>, pos: u64, size: u64) -> Result<Option<(u64, u6
     Ok((start < end).then_some((start, end)))
 }
 
-fn copy_extent(src: BorrowedFd<'_>, dst: BorrowedFd<'_>, start: u64, end: u64) -> Result<()> {
+fn copy_extent(
+    src: BorrowedFd<'_>,
+    dst: BorrowedFd<'_>,
+    start: u64,
+    end: u64,
+    tell: &mut dyn FnMut(u64),
+) -> Result<()> {
     let mut pos = start;
     while pos < end {
         let len = usize::try_from(end - pos).unwrap_or(CHUNK).min(CHUNK);
         match io::copy_range(src, pos, dst, pos, len) {
             Ok(0) => return Err(SysError::new("copy_file_range", Errno::EIO)),
-            Ok(n) => pos += n as u64,
+            Ok(n) => {
+                pos += n as u64;
+                tell(pos);
+            }
             Err(e) if e.errno() == Errno::EINTR => {}
-            Err(e) if needs_buffer(e.errno()) => return copy_by_buffer(src, dst, pos, end),
+            Err(e) if needs_buffer(e.errno()) => return copy_by_buffer(src, dst, pos, end, tell),
             Err(e) => return Err(e),
         }
     }
@@ -73,7 +95,13 @@ fn needs_buffer(e: Errno) -> bool {
     )
 }
 
-fn copy_by_buffer(src: BorrowedFd<'_>, dst: BorrowedFd<'_>, start: u64, end: u64) -> Result<()> {
+fn copy_by_buffer(
+    src: BorrowedFd<'_>,
+    dst: BorrowedFd<'_>,
+    start: u64,
+    end: u64,
+    tell: &mut dyn FnMut(u64),
+) -> Result<()> {
     let mut buf = vec![0u8; BUFFER];
     let mut pos = start;
     while pos < end {
@@ -91,6 +119,7 @@ fn copy_by_buffer(src: BorrowedFd<'_>, dst: BorrowedFd<'_>, start: u64, end: u64
             done += n;
         }
         pos += got as u64;
+        tell(pos);
     }
     Ok(())
 }

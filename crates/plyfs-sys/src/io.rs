@@ -241,5 +241,35 @@ pub fn try_lock(fd: BorrowedFd<'_>) -> Result<bool> {
     }
 }
 
+/// Whether nobody holds the lock of [`try_lock`] on the file. Many may ask at a time without
+/// meeting one another; whoever asks holds a shared lock until `fd` is closed.
+///
+/// # Errors
+/// ENOLCK and the like.
+pub fn is_unlocked(fd: BorrowedFd<'_>) -> Result<bool> {
+    // SAFETY: no memory is touched.
+    let rc = unsafe { libc::flock(fd.as_raw_fd(), libc::LOCK_SH | libc::LOCK_NB) };
+    match check("flock", b"", rc) {
+        Ok(()) => Ok(true),
+        Err(e) if e.errno() == Errno::EWOULDBLOCK => Ok(false),
+        Err(e) => Err(e),
+    }
+}
+
+/// Locks a file for this process alone, waiting for others.
+///
+/// # Errors
+/// ENOLCK and the like.
+pub fn lock(fd: BorrowedFd<'_>) -> Result<()> {
+    loop {
+        // SAFETY: no memory is touched.
+        let rc = unsafe { libc::flock(fd.as_raw_fd(), libc::LOCK_EX) };
+        match check("flock", b"", rc) {
+            Err(e) if e.errno() == Errno::EINTR => {}
+            other => return other,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests;

@@ -20,6 +20,7 @@ pub mod peer;
 pub mod process;
 pub mod stat;
 pub mod thread;
+pub mod usage;
 pub mod xattr;
 
 mod call;

@@ -5,6 +5,7 @@ use lru::LruCache;
 use parking_lot::Mutex;
 
 use crate::inode::NodeId;
+use crate::stats::CacheStats;
 
 /// Values by inode, at most `budget` bytes of them. Everything in it can be built again.
 #[derive(Debug)]
@@ -17,6 +18,8 @@ pub(crate) struct ByteCache<V> {
 struct Inner<V> {
     map: LruCache<NodeId, (Arc<V>, usize)>,
     bytes: usize,
+    hits: u64,
+    misses: u64,
 }
 
 impl<V> ByteCache<V> {
@@ -26,12 +29,33 @@ impl<V> ByteCache<V> {
             inner: Mutex::new(Inner {
                 map: LruCache::unbounded(),
                 bytes: 0,
+                hits: 0,
+                misses: 0,
             }),
         }
     }
 
     pub(crate) fn get(&self, id: NodeId) -> Option<Arc<V>> {
-        self.inner.lock().map.get(&id).map(|(v, _)| Arc::clone(v))
+        let mut inner = self.inner.lock();
+        let found = inner.map.get(&id).map(|(v, _)| Arc::clone(v));
+        match found {
+            Some(_) => inner.hits += 1,
+            None => inner.misses += 1,
+        }
+        found
+    }
+
+    /// How the cache has served so far; sizes are in bytes.
+    pub(crate) fn stats(&self, name: &'static str) -> CacheStats {
+        let inner = self.inner.lock();
+        CacheStats {
+            name,
+            hits: inner.hits,
+            misses: inner.misses,
+            entries: inner.map.len() as u64,
+            bytes: Some(inner.bytes as u64),
+            capacity: self.budget as u64,
+        }
     }
 
     /// Stores a value. One larger than the whole budget is kept alone: a listing in progress

@@ -153,7 +153,7 @@ impl Union {
                     let data = inode.data().ok_or(Error::Stale)?;
                     let src = self.reach.open_file(data, Access::READ | Access::NOATIME)?;
                     let dst = staged.file().ok_or(Error::Stale)?;
-                    copy::copy_data(src.as_fd(), dst, limit)?;
+                    self.copy_data(inode, src.as_fd(), dst, limit)?;
                     if limit < found.size {
                         // A shared-extent copy takes the whole file.
                         sys_attr::truncate(dst, limit)?;
@@ -344,14 +344,28 @@ impl Union {
 }
 
 impl Union {
+    /// Copies the data of an inode, for all to see who watch.
+    fn copy_data(
+        &self,
+        inode: &Arc<Inode>,
+        src: BorrowedFd<'_>,
+        dst: BorrowedFd<'_>,
+        size: u64,
+    ) -> Result<()> {
+        let running = self.copies.begin(inode, size);
+        copy::copy_data_telling(src, dst, size, &mut |upto| running.tell(upto))?;
+        running.finish();
+        Ok(())
+    }
+
     /// Copies the data a metacopy lacks and takes the mark off. The mark goes last: a crash
     /// before it leaves a metacopy, whose data is still found in the lower.
-    fn fill_metacopy(&self, inode: &Inode, dst: BorrowedFd<'_>, limit: u64) -> Result<()> {
+    fn fill_metacopy(&self, inode: &Arc<Inode>, dst: BorrowedFd<'_>, limit: u64) -> Result<()> {
         let data = inode.data().ok_or(Error::Stale)?;
         let src = self.reach.open_file(data, Access::READ | Access::NOATIME)?;
         // Writing clears capabilities, which are no concern of those who bring the data.
         let capability = xattr::get(At::object(&dst), CAPABILITY)?;
-        copy::copy_data(src.as_fd(), dst, limit)?;
+        self.copy_data(inode, src.as_fd(), dst, limit)?;
         sys_attr::truncate(dst, limit)?;
         if let Some(value) = capability {
             xattr::set(

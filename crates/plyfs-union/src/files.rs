@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use lru::LruCache;
 use parking_lot::Mutex;
-use plyfs_layer::LayerIdx;
+use plyfs_layer::{LayerIdx, Served};
 
 use crate::inode::NodeId;
 
@@ -33,23 +33,56 @@ impl OpenFile {
 /// The open files by inode. A user of one holds it by `Arc`, so eviction never closes it early.
 #[derive(Debug)]
 pub(crate) struct OpenFiles {
-    shards: [Mutex<LruCache<NodeId, Arc<OpenFile>>>; SHARDS],
+    shards: [Mutex<Shard>; SHARDS],
+}
+
+/// One part of the cache. Counters are beside what they count, under its lock.
+#[derive(Debug)]
+struct Shard {
+    files: LruCache<NodeId, Arc<OpenFile>>,
+    hits: u64,
+    misses: u64,
 }
 
 impl OpenFiles {
     pub(crate) fn new(budget: usize) -> Self {
         let cap = NonZeroUsize::new(budget / SHARDS).unwrap_or(NonZeroUsize::MIN);
         Self {
-            shards: std::array::from_fn(|_| Mutex::new(LruCache::new(cap))),
+            shards: std::array::from_fn(|_| {
+                Mutex::new(Shard {
+                    files: LruCache::new(cap),
+                    hits: 0,
+                    misses: 0,
+                })
+            }),
         }
     }
 
-    fn shard(&self, id: NodeId) -> &Mutex<LruCache<NodeId, Arc<OpenFile>>> {
+    /// How the cache has served so far.
+    pub(crate) fn served(&self) -> Served {
+        self.shards.iter().fold(Served::default(), |sum, shard| {
+            let shard = shard.lock();
+            Served {
+                hits: sum.hits + shard.hits,
+                misses: sum.misses + shard.misses,
+                entries: sum.entries + shard.files.len() as u64,
+                capacity: sum.capacity + shard.files.cap().get() as u64,
+            }
+        })
+    }
+
+    fn shard(&self, id: NodeId) -> &Mutex<Shard> {
         &self.shards[(id.0 as usize) % SHARDS]
     }
 
     pub(crate) fn get(&self, id: NodeId) -> Option<Arc<OpenFile>> {
-        self.shard(id).lock().get(&id).cloned()
+        let mut shard = self.shard(id).lock();
+        let found = shard.files.get(&id).cloned();
+        match found {
+            Some(_) => shard.hits += 1,
+            None => shard.misses += 1,
+        }
+        found
     }
 
     pub(crate) fn put(&self, id: NodeId, fd: OwnedFd, layer: LayerIdx, writable: bool) {
@@ -69,13 +102,13 @@ impl OpenFiles {
             writable,
         });
         // Closing can take long (last reference to a deleted file): not under the lock.
-        let evicted = self.shard(id).lock().push(id, Arc::clone(&file));
+        let evicted = self.shard(id).lock().files.push(id, Arc::clone(&file));
         drop(evicted);
         file
     }
 
     pub(crate) fn remove(&self, id: NodeId) {
-        let removed = self.shard(id).lock().pop(&id);
+        let removed = self.shard(id).lock().files.pop(&id);
         drop(removed);
     }
 }

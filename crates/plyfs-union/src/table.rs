@@ -222,6 +222,14 @@ impl Table {
         self.by_id.iter().map(|s| s.lock().len()).sum()
     }
 
+    /// References to all inodes together.
+    #[must_use]
+    pub fn references(&self) -> u64 {
+        let of = |inode: &Arc<Inode>| inode.refs.load(Ordering::Relaxed);
+        let shards = self.by_id.iter();
+        shards.map(|s| s.lock().values().map(of).sum::<u64>()).sum()
+    }
+
     /// Whether no inode is known.
     #[must_use]
     pub fn is_empty(&self) -> bool {

@@ -11,6 +11,7 @@ use crate::inode::{Inode, Key, Lowers, NodeId, Parts};
 use crate::listing::UpperList;
 use crate::lower_index::LowerIndex;
 use crate::stack::Stack;
+use crate::stats::Copies;
 use crate::table::Table;
 use crate::upper_dirs::UpperDirs;
 use crate::{Error, Result};
@@ -34,6 +35,7 @@ pub struct Union {
     pub(crate) lower_cache: ByteCache<LowerIndex>,
     pub(crate) upper_cache: ByteCache<UpperList>,
     pub(crate) upper_dirs: UpperDirs,
+    pub(crate) copies: Copies,
     pub(crate) no_lower: Arc<LowerIndex>,
     listener: OnceLock<Box<dyn Invalidate>>,
 }
@@ -55,6 +57,7 @@ impl Union {
             lower_cache: ByteCache::new(options.cache_bytes / 2),
             upper_cache: ByteCache::new(options.cache_bytes / 2),
             upper_dirs: UpperDirs::default(),
+            copies: Copies::default(),
             no_lower: Arc::default(),
             listener: OnceLock::new(),
             options,

@@ -258,3 +258,34 @@ fn a_view_that_ends_with_known_inodes_closes_its_descriptors() {
         "descriptors outlive a view with known inodes"
     );
 }
+
+/// What `plyfs status` shows is counted where it happens.
+#[test]
+fn figures_follow_the_work() {
+    need_root!();
+    let world = World::in_memory(&format!("f d/e/big = {}\nf d/small = 12", "x".repeat(5000)));
+    let union = world.open(256);
+    let before = union.stats();
+    assert_eq!((before.inodes, before.copied_files), (1, 0));
+    let d = look(&union, NodeId::ROOT, "d");
+    let e = look(&union, d, "e");
+    let big = look(&union, e, "big");
+    assert_eq!(union.path_of(big).as_deref(), Some(&b"/d/e/big"[..]));
+    assert_eq!(union.path_of(NodeId::ROOT).as_deref(), Some(&b"/"[..]));
+    assert_eq!(union.path_of(NodeId(99)), None);
+    let fresh = make(&union, e, "fresh", Make::Node(0o100644, (0, 0)));
+    assert_eq!(union.path_of(fresh).as_deref(), Some(&b"/d/e/fresh"[..]));
+    union.write(&Caller::ROOT, big, 0, b"y").unwrap();
+    let after = union.stats();
+    assert_eq!(union.path_of(big).as_deref(), Some(&b"/d/e/big"[..]));
+    assert_eq!(after.inodes, 5);
+    assert!(after.references >= 5, "{after:?}");
+    assert_eq!((after.copied_files, after.copied_bytes), (1, 5000));
+    assert_eq!(after.copying, []);
+    let served = |name: &str| after.caches.iter().find(|c| c.name == name).unwrap();
+    assert_eq!(served("open files").entries, 1);
+    assert!(served("directories").entries > 0);
+    assert_eq!(served("lower listings").bytes.map(|b| b > 0), Some(true));
+    union.unlink(e, b"big").unwrap();
+    assert_eq!(union.path_of(big), None);
+}

@@ -58,6 +58,8 @@ pub enum Meaning {
     Threads,
     /// `threaded=0|1`: one thread or the default number.
     Threaded,
+    /// `slow=SECONDS`: requests that take longer are logged.
+    Slow,
     /// `max_write=BYTES`.
     MaxWrite,
     /// `max_read=BYTES`.
@@ -104,6 +106,9 @@ impl Meaning {
             Self::Timeout => "SECONDS the kernel may remember names and attributes (default: ever)",
             Self::Threads => "number of threads that serve requests",
             Self::Threaded => "0: one thread",
+            Self::Slow => {
+                "SECONDS after which a request is named in the log; 0: never (default 10)"
+            }
             Self::MaxWrite => "largest write request in bytes",
             Self::MaxRead => "largest read request in bytes",
             Self::FsName => "source that df and mount show",
@@ -252,6 +257,7 @@ pub static OPTIONS: &[OptionDef] = &[
     ),
     // plyfs and libfuse.
     of(Origin::Plyfs, "threads", Value, Meaning::Threads),
+    of(Origin::Plyfs, "slow", Value, Meaning::Slow),
     libfuse("max_threads", Value, Meaning::Threads),
     libfuse("max_write", Value, Meaning::MaxWrite),
     libfuse("max_read", Value, Meaning::MaxRead),

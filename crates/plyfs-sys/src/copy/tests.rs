@@ -66,7 +66,7 @@ fn the_kernel_is_not_needed_to_copy() {
     std::fs::write(scratch.path("src"), &data).unwrap();
     let src = open_file(scratch.at("src"), Access::READ).unwrap();
     let dst = create_file(scratch.fd(), as_name("dst"), 0o600).unwrap();
-    copy_by_buffer(src.as_fd(), dst.as_fd(), 3, data.len() as u64).unwrap();
+    copy_by_buffer(src.as_fd(), dst.as_fd(), 3, data.len() as u64, &mut |_| {}).unwrap();
     let got = std::fs::read(scratch.path("dst")).unwrap();
     assert_eq!(
         (got.len(), &got[..3], &got[3..]),
@@ -79,5 +79,5 @@ fn a_source_that_ends_early_is_an_error() {
     let scratch = Scratch::new("f src = short");
     let src = open_file(scratch.at("src"), Access::READ).unwrap();
     let dst = create_file(scratch.fd(), as_name("dst"), 0o600).unwrap();
-    assert!(copy_by_buffer(src.as_fd(), dst.as_fd(), 0, 100).is_err());
+    assert!(copy_by_buffer(src.as_fd(), dst.as_fd(), 0, 100, &mut |_| {}).is_err());
 }

@@ -18,6 +18,7 @@ mod lookup;
 mod nested;
 mod never_written;
 mod programs;
+mod protect;
 mod readdir;
 mod realroot;
 mod remove;

@@ -179,6 +179,47 @@ pub enum FileIoctl {
     FsSetXattr,
 }
 
+bitflags::bitflags! {
+    /// The flags of chattr(1) that plyfs knows the meaning of (`FS_*_FL`); others are kept.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub struct FileFlags: u32 {
+        /// Changes are written at once.
+        const SYNC = 0x8;
+        /// Nothing may change.
+        const IMMUTABLE = 0x10;
+        /// Data may only be appended.
+        const APPEND_ONLY = 0x20;
+        /// Reading does not change the access time.
+        const NOATIME = 0x80;
+        /// Those a copy-up takes along.
+        const COPIED = Self::SYNC.bits() | Self::NOATIME.bits();
+        const _ = !0;
+    }
+}
+
+/// FS_XFLAG_IMMUTABLE in the first word of struct fsxattr.
+pub const FSX_IMMUTABLE: u32 = 0x8;
+/// FS_XFLAG_APPEND in the first word of struct fsxattr.
+pub const FSX_APPEND_ONLY: u32 = 0x10;
+
+/// The flags of an open file or directory.
+///
+/// # Errors
+/// ENOTTY where the file system has none.
+pub fn flags(fd: BorrowedFd<'_>) -> Result<FileFlags> {
+    let arg = file_ioctl(fd, FileIoctl::GetFlags, &[])?;
+    let word = u32::from_ne_bytes([arg[0], arg[1], arg[2], arg[3]]);
+    Ok(FileFlags::from_bits_retain(word))
+}
+
+/// Sets the flags of an open file or directory.
+///
+/// # Errors
+/// EPERM, EOPNOTSUPP for a flag the file system does not have, ENOTTY.
+pub fn set_flags(fd: BorrowedFd<'_>, flags: FileFlags) -> Result<()> {
+    file_ioctl(fd, FileIoctl::SetFlags, &flags.bits().to_ne_bytes()).map(|_| ())
+}
+
 /// Size of struct fsxattr in bytes.
 pub const FSXATTR_SIZE: usize = 28;
 

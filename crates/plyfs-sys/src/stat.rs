@@ -119,6 +119,10 @@ pub struct Stat {
     pub ctime: Time,
     /// Mount that holds the object (0 where the kernel does not say).
     pub mnt_id: u64,
+    /// Data may only be appended (`chattr +a`), where the file system says so.
+    pub append_only: bool,
+    /// Nothing may change (`chattr +i`), where the file system says so.
+    pub immutable: bool,
 }
 
 impl Stat {
@@ -192,6 +196,8 @@ pub fn stat(at: At<'_>) -> Result<Stat> {
         } else {
             s.stx_mnt_id
         },
+        append_only: s.stx_attributes & (libc::STATX_ATTR_APPEND as u64) != 0,
+        immutable: s.stx_attributes & (libc::STATX_ATTR_IMMUTABLE as u64) != 0,
     })
 }
 

@@ -110,6 +110,17 @@ impl Union {
     /// EROFS without an upper; ENOSPC and the like from copy-up; EPERM, EFBIG from the layer.
     pub fn setattr(&self, caller: &Caller, node: NodeId, set: &SetAttr) -> Result<Attr> {
         let inode = self.inode(node)?;
+        if set.mode.is_some() || set.uid.is_some() || set.gid.is_some() || set.size.is_some() {
+            self.may_change(&inode)?;
+        } else if [set.atime, set.mtime]
+            .iter()
+            .flatten()
+            .any(|t| matches!(t, SetTime::To(_)))
+        {
+            self.may_change(&inode)?;
+        } else {
+            self.may_touch(&inode)?;
+        }
         let need = match set.size {
             Some(size) => DataNeed::UpTo(size),
             None => DataNeed::AttributesOnly,

@@ -86,6 +86,7 @@ impl Union {
             self.mark_metacopy(&staged, found.size)?;
         }
         self.finish_copy(&staged, &top, &found, inode.index.wanted)?;
+        self.copy_flags(&top, &found, &staged)?;
         if inode.kind == Kind::File
             && !self.options.volatile
             && found.size > 0

@@ -75,6 +75,7 @@ impl Union {
             return Err(Error::NotPermitted);
         }
         let dir = self.inode(parent)?;
+        self.may_add_name(&dir)?;
         self.copy_up_dir(&dir)?;
         let _names = dir.dir_state()?.names.write();
         let (dir_obj, vacancy) = self.vacancy(&dir, name)?;
@@ -264,6 +265,8 @@ impl Union {
             return Err(Error::NotPermitted);
         }
         let dir = self.inode(parent)?;
+        self.may_add_name(&dir)?;
+        self.may_change(&inode)?;
         self.copy_up_dir(&dir)?;
         // A metacopy finds its data by where it is; with two names it takes the data along.
         self.copy_up(&inode, DataNeed::All)?;

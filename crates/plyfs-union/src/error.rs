@@ -43,6 +43,9 @@ pub enum Error {
     /// The extended attribute belongs to the overlay.
     #[error("reserved extended attribute")]
     NotPermitted,
+    /// The object or its directory is immutable or append-only.
+    #[error("immutable or append-only")]
+    Protected,
     /// The file system or object has no such operation.
     #[error("not supported")]
     NotSupported,
@@ -70,7 +73,7 @@ impl Error {
             Self::Stale => Errno::ESTALE,
             Self::Invalid(_) => Errno::EINVAL,
             Self::Malformed(_) => Errno::EIO,
-            Self::NotPermitted => Errno::EPERM,
+            Self::NotPermitted | Self::Protected => Errno::EPERM,
             Self::NotSupported => Errno::EOPNOTSUPP,
             Self::NoData => Errno::ENODATA,
             Self::NotTty => Errno::ENOTTY,

@@ -10,6 +10,7 @@ use plyfs_sys::stat::{Kind, LayerIno};
 use smallvec::SmallVec;
 
 use crate::index::IndexState;
+use crate::protect::KnownProtection;
 use crate::table::InodeRef;
 
 /// What FUSE calls an inode; given out once and never again in the life of a mount.
@@ -69,6 +70,8 @@ pub struct Inode {
     pub(crate) link: Mutex<Option<Link>>,
     /// What it has to do with the index.
     pub(crate) index: IndexState,
+    /// Whether it is immutable or append-only.
+    pub(crate) protection: KnownProtection,
     /// What only a directory has.
     pub(crate) dir: Option<Box<DirState>>,
 }
@@ -123,6 +126,7 @@ impl Inode {
             copy_up: Mutex::new(()),
             link: Mutex::new(parts.link),
             index: parts.index,
+            protection: KnownProtection::default(),
             dir,
         }
     }

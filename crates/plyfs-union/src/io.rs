@@ -71,6 +71,7 @@ impl Union {
     /// EROFS, ENOSPC, EDQUOT, EFBIG, EIO and the like.
     pub fn write(&self, caller: &Caller, node: NodeId, off: u64, data: &[u8]) -> Result<usize> {
         let inode = self.inode(node)?;
+        self.may_write(&inode, off)?;
         self.copy_up(&inode, DataNeed::All)?;
         self.drop_suid_for(caller, &inode)?;
         let file = self.write_file(&inode)?;
@@ -85,9 +86,13 @@ impl Union {
     /// As [`Union::write`].
     pub fn write_back(&self, node: NodeId, off: u64, data: &[u8]) -> Result<usize> {
         let inode = self.inode(node)?;
+        self.may_touch(&inode)?;
         self.copy_up(&inode, DataNeed::All)?;
         let file = self.write_file(&inode)?;
         let fd = file.fd();
+        if self.is_append_only(&inode)? && !is_same(fd, off, data)? {
+            return Err(Error::Protected);
+        }
         let capability = xattr::get(At::object(&fd), CAPABILITY)?;
         let written = io::pwrite(fd, data, off)?;
         if let Some(value) = capability {
@@ -131,6 +136,12 @@ impl Union {
         range: (u64, u64),
     ) -> Result<()> {
         let inode = self.inode(node)?;
+        // Room behind the end is all that an append-only file can be given (`vfs_fallocate()`).
+        if mode & !FALLOC_FL_KEEP_SIZE == 0 {
+            self.may_touch(&inode)?;
+        } else {
+            self.may_change(&inode)?;
+        }
         self.copy_up(&inode, DataNeed::All)?;
         self.drop_suid_for(caller, &inode)?;
         let file = self.write_file(&inode)?;
@@ -159,6 +170,7 @@ impl Union {
         len: usize,
     ) -> Result<usize> {
         let (src, dst) = (self.inode(from.0)?, self.inode(to.0)?);
+        self.may_change(&dst)?;
         self.copy_up(&dst, DataNeed::All)?;
         self.drop_suid_for(caller, &dst)?;
         let output = self.write_file(&dst)?;
@@ -178,33 +190,15 @@ impl Union {
         let fd = self.reach.dir_fd(root.ok_or(Error::Stale)?)?;
         Ok(stat::statfs(fd.as_fd())?)
     }
+}
 
-    /// An ioctl of chattr(1) and its kin; answers what the kernel put into the argument.
-    ///
-    /// # Errors
-    /// ENOTTY for an ioctl that is not known here or in the layer; EPERM and the like.
-    pub fn ioctl(&self, node: NodeId, op: io::FileIoctl, data: &[u8]) -> Result<[u8; 32]> {
-        let inode = self.inode(node)?;
-        if op.writes() {
-            self.copy_up(&inode, DataNeed::All)?;
-        }
-        match inode.kind {
-            Kind::File => {
-                let file = self.read_file(&inode)?;
-                let answer = io::file_ioctl(file.fd(), op, data)?;
-                if op.writes() {
-                    // Flags like immutable are checked at open: a file open from before must not
-                    // serve those who come after.
-                    self.files.remove(node);
-                }
-                Ok(answer)
-            }
-            Kind::Dir => {
-                let obj = inode.top().ok_or(Error::Stale)?;
-                let dir = open::open_dir_for_list(self.reach.dir_fd(obj)?.as_fd())?;
-                Ok(io::file_ioctl(dir.as_fd(), op, data)?)
-            }
-            _ => Err(Error::NotTty),
-        }
-    }
+/// `fallocate(2)`: the size stays.
+const FALLOC_FL_KEEP_SIZE: i32 = 1;
+
+/// Whether what `data` has before the end of a file is what the file has there. Pages that come
+/// back hold whole blocks, so those that were appended to begin with bytes that were there.
+fn is_same(fd: std::os::fd::BorrowedFd<'_>, off: u64, data: &[u8]) -> Result<bool> {
+    let mut there = vec![0; data.len()];
+    let n = io::pread(fd, &mut there, off)?;
+    Ok(there[..n] == data[..n])
 }

@@ -22,6 +22,7 @@ mod lock;
 mod lookup;
 mod lower_index;
 mod merge;
+mod protect;
 mod remove;
 mod rename;
 mod stack;

@@ -67,6 +67,7 @@ impl Union {
     pub fn unlink(&self, parent: NodeId, name: &[u8]) -> Result<()> {
         let name = Name::new(name)?;
         let dir = self.inode(parent)?;
+        self.may_drop_names(&dir)?;
         self.copy_up_dir(&dir)?;
         let indexed = self.copy_up_indexed(parent, name)?;
         let _names = dir.dir_state()?.names.write();
@@ -74,6 +75,7 @@ impl Union {
         if merged.kind() == Kind::Dir {
             return Err(Error::IsDir);
         }
+        self.may_lose_name(&dir, name, &merged)?;
         if let Some(entry) = &indexed {
             self.give_alias(&dir, name, &mut merged, &entry.node)?;
         }
@@ -217,6 +219,7 @@ impl Union {
     pub fn rmdir(&self, parent: NodeId, name: &[u8]) -> Result<()> {
         let name = Name::new(name)?;
         let dir = self.inode(parent)?;
+        self.may_drop_names(&dir)?;
         self.copy_up_dir(&dir)?;
         loop {
             let Some(entry) = self.lookup(parent, name.as_bytes())? else {
@@ -225,6 +228,7 @@ impl Union {
             if entry.node.kind != Kind::Dir {
                 return Err(Error::NotDir);
             }
+            self.may_change(&entry.node)?;
             let _names = lock_dirs(&[&dir, &entry.node])?;
             let Some(merged) = self.merge(&dir, name)? else {
                 return Err(Error::NotFound);

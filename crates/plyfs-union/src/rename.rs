@@ -85,6 +85,7 @@ impl Union {
                 return Ok(());
             }
             check_ends(&old, &new, flags)?;
+            self.check_protected(&old, &new)?;
             // A refusal must leave nothing copied up, so both are asked before either rises.
             let movers = [Some(&old), exchange.then_some(&new)];
             for end in movers.into_iter().flatten() {
@@ -115,6 +116,19 @@ impl Union {
                 self.replace(&old, &new)
             };
         }
+    }
+
+    /// `may_delete()` of what goes and what is replaced, `may_create()` of what comes.
+    fn check_protected(&self, old: &End<'_>, new: &End<'_>) -> Result<()> {
+        self.may_drop_names(old.dir)?;
+        match new.node() {
+            Some(node) => {
+                self.may_drop_names(new.dir)?;
+                self.may_change(node)?;
+            }
+            None => self.may_add_name(new.dir)?,
+        }
+        self.may_change(old.node().ok_or(Error::NotFound)?)
     }
 
     /// A directory with a lower part needs a redirect to move (`ovl_can_move()`).

@@ -62,6 +62,7 @@ impl Union {
         if names::is_foreign_private(name) {
             return Err(Error::NotPermitted);
         }
+        self.may_change(&inode)?;
         self.drop_sgid_by_acl(caller, &inode, name)?;
         self.copy_up(&inode, DataNeed::AttributesOnly)?;
         let disk = self.stack.ns.to_disk(name);
@@ -98,6 +99,7 @@ impl Union {
     pub fn removexattr(&self, caller: &Caller, node: NodeId, name: &[u8]) -> Result<()> {
         let inode = self.inode(node)?;
         self.writable()?;
+        self.may_change(&inode)?;
         self.drop_sgid_by_acl(caller, &inode, name)?;
         let disk = self.stack.ns.to_disk(name);
         if inode.upper().is_none() {

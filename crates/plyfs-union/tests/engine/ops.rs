@@ -9,12 +9,14 @@
 //! cat P=TEXT   ls P=A,B (or P= for nothing)   readlink P=TARGET   getx P NAME=VALUE
 //! listx P=A,B   stat P [mode=… nlink=… size=… own=… blocks=… mtime=… rdev=…]
 //! hold NAME P   drop NAME   ino NAME P   sameino NAME P   newino NAME P
+//! chattr +FLAGS|-FLAGS P   lsattr P=FLAGS   (a, i, S)
 //! as U:G   umask MODE   reopen (what is held goes)
 //! ```
 //!
 //! A last word `!ERRNO` says how the operation must fail. `@NAME` is what `hold` kept.
 use plyfs_sys::Errno;
 use plyfs_sys::attr::SetTime;
+use plyfs_sys::io::FileIoctl;
 use plyfs_sys::make::Rename;
 use plyfs_sys::stat::{Kind, Time};
 use plyfs_sys::xattr::SetFlags;
@@ -66,6 +68,17 @@ fn number<T: std::str::FromStr>(text: &str) -> T {
 fn ids(text: &str) -> (Option<u32>, Option<u32>) {
     let (uid, gid) = text.split_once(':').unwrap_or((text, ""));
     (uid.parse().ok(), gid.parse().ok())
+}
+
+/// FS_*_FL of the letters of chattr.
+pub(crate) fn flag_bits(letters: &str) -> u32 {
+    let bit = |letter| match letter {
+        'a' => 0x20,
+        'i' => 0x10,
+        'S' => 0x8,
+        _ => panic!("no such flag: {letter}"),
+    };
+    letters.chars().map(bit).sum()
 }
 
 fn pair<'a>(word: &'a str, op: &str) -> (&'a str, &'a str) {
@@ -181,6 +194,19 @@ impl Client {
                     .removexattr(&self.caller, node.id, name.as_bytes())
                     .map_err(errno)
             }
+            ["chattr", change, p] => {
+                let node = self.node(p)?;
+                let now = self.flags(node.id)?;
+                let bits = flag_bits(&change[1..]);
+                let new = match &change[..1] {
+                    "+" => now | bits,
+                    _ => now & !bits,
+                };
+                let set = self
+                    .union
+                    .ioctl(node.id, FileIoctl::SetFlags, &new.to_ne_bytes());
+                set.map(|_| ()).map_err(errno)
+            }
             ["hold", name, p] => {
                 let node = self.node(p)?;
                 self.held.insert(name.to_owned(), node);
@@ -209,6 +235,12 @@ impl Client {
         }
     }
 
+    fn flags(&self, node: plyfs_union::NodeId) -> Res<u32> {
+        let got = self.union.ioctl(node, FileIoctl::GetFlags, &[]);
+        let got = got.map_err(errno)?;
+        Ok(u32::from_ne_bytes(got[..4].try_into().unwrap()))
+    }
+
     fn ask(&mut self, words: &[&str]) -> Res<()> {
         match *words {
             ["cat", word] => {
@@ -226,6 +258,11 @@ impl Client {
                 names.sort();
                 let names: Vec<_> = names.iter().map(|n| n.escape_ascii().to_string()).collect();
                 assert_eq!(names.join(","), list, "ls {p}");
+            }
+            ["lsattr", word] => {
+                let (p, list) = pair(word, "lsattr");
+                let got = self.flags(self.node(p)?.id)? & flag_bits("aiS");
+                assert_eq!(got, flag_bits(list), "lsattr {p}: {got:#x}");
             }
             ["readlink", word] => {
                 let (p, target) = pair(word, "readlink");

@@ -21,6 +21,21 @@ pub(crate) fn place(root: &Path, objects: &[Object]) {
         adorn(&on_disk(root, &object.path), object);
     }
     set_times(root, objects);
+    for object in objects {
+        if let Some(letters) = object.attr("flags") {
+            chattr(&[&format!("+{letters}")], &on_disk(root, &object.path));
+        }
+    }
+}
+
+/// Runs chattr(1), which every machine with an ext4 has.
+pub(crate) fn chattr(changes: &[&str], path: &Path) {
+    let run = std::process::Command::new("chattr")
+        .args(changes)
+        .arg(path)
+        .output();
+    let run = run.unwrap();
+    assert!(run.status.success(), "chattr {changes:?}: {run:?}");
 }
 
 pub(crate) fn on_disk(root: &Path, path: &str) -> PathBuf {
@@ -88,7 +103,7 @@ fn adorn(path: &Path, object: &Object) {
                 let file = OpenOptions::new().write(true).open(path).unwrap();
                 file.set_len(value.parse().unwrap()).unwrap();
             }
-            "own" | "t" => {}
+            "own" | "t" | "flags" => {}
             name => match name.strip_prefix("x:") {
                 Some(name) => xattr::set(path, name, value.as_bytes()).unwrap(),
                 None => panic!("{name:?} cannot be planted on {}", object.path),

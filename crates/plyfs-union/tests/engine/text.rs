@@ -8,7 +8,7 @@
 //! /f==/g    hard link of /g                  wh /f  whiteout   xwh /f      xattr whiteout
 //! fifo /f, sock /f, chr /f (1:3), blk /f (7:0)
 //! opaque[=x]  redirect=VALUE  metacopy  impure  origin  mode=755  own=1:2  t=SECONDS
-//! size=N  nlink=N  x:NAME=VALUE   …and !NAME for what must not be there
+//! flags=LETTERS (chattr)  size=N  nlink=N  x:NAME=VALUE   …and !NAME for what must not be there
 //! ```
 
 /// What kind of object a word plants or expects.

@@ -8,7 +8,7 @@ use plyfs_testkit::{Rules, Tree, diff_with, snapshot};
 use plyfs_union::{RedirectDir, Union, UnionConfig, UnionOptions, UpperRoots};
 
 use crate::kernel;
-use crate::place::place;
+use crate::place::{chattr, place};
 use crate::text::{objects, sections};
 use crate::view::{self, Strict, View, differences};
 
@@ -20,6 +20,8 @@ pub(crate) struct World {
     data_only: Vec<PathBuf>,
     before: Vec<Tree>,
     writable: bool,
+    /// Some object was planted with flags of chattr.
+    protected: bool,
     pub(crate) options: UnionOptions,
     /// Kernel overlayfs understands all that is in the layers, and is asked.
     pub(crate) kernel_knows: bool,
@@ -48,6 +50,7 @@ impl World {
             data_only: Vec::new(),
             before: Vec::new(),
             writable: false,
+            protected: text.contains(" flags="),
             options: UnionOptions {
                 redirect_dir: RedirectDir::On,
                 xattr_namespace: Some(XattrNamespace::Trusted),
@@ -180,6 +183,15 @@ impl World {
                 litter.is_empty() || volatile,
                 "litter in the workdir: {litter:?}"
             );
+        }
+    }
+}
+
+impl Drop for World {
+    /// Protected objects are let go, or they could not be removed.
+    fn drop(&mut self) {
+        if self.protected {
+            chattr(&["-R", "-f", "-i", "-a"], self.dir.path());
         }
     }
 }

@@ -59,6 +59,15 @@ pub struct SetAttr {
     pub by_handle: bool,
 }
 
+impl SetAttr {
+    /// Nothing but times, and those to now.
+    fn is_touch(&self) -> bool {
+        let fixed = |t: &Option<SetTime>| matches!(t, Some(SetTime::To(_)));
+        let others = self.mode.or(self.uid).or(self.gid).is_some() || self.size.is_some();
+        !others && !fixed(&self.atime) && !fixed(&self.mtime)
+    }
+}
+
 impl Union {
     /// Attributes of an inode.
     ///
@@ -110,16 +119,10 @@ impl Union {
     /// EROFS without an upper; ENOSPC and the like from copy-up; EPERM, EFBIG from the layer.
     pub fn setattr(&self, caller: &Caller, node: NodeId, set: &SetAttr) -> Result<Attr> {
         let inode = self.inode(node)?;
-        if set.mode.is_some() || set.uid.is_some() || set.gid.is_some() || set.size.is_some() {
-            self.may_change(&inode)?;
-        } else if [set.atime, set.mtime]
-            .iter()
-            .flatten()
-            .any(|t| matches!(t, SetTime::To(_)))
-        {
-            self.may_change(&inode)?;
-        } else {
+        if set.is_touch() {
             self.may_touch(&inode)?;
+        } else {
+            self.may_change(&inode)?;
         }
         let need = match set.size {
             Some(size) => DataNeed::UpTo(size),

@@ -1,0 +1,223 @@
+//! The directory that a layer is unpacked into: everything happens beneath its root.
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::rc::Rc;
+
+use plyfs_format::names::XattrNamespace;
+use plyfs_format::{opaque, whiteout};
+use plyfs_layer::remove_tree;
+use plyfs_sys::stat::{Kind, Stat, stat_opt};
+use plyfs_sys::xattr::SetFlags;
+use plyfs_sys::{At, Errno, Name, NameBuf, SysError, attr, beneath, dir, make, open, xattr};
+
+use super::path::joined;
+
+/// Directories kept open: a tar goes through a tree, so most entries are in one of the last few.
+const KEPT: usize = 64;
+/// Mode of a directory that the archive forgot.
+const IMPLICIT_MODE: u32 = 0o755;
+
+/// What stands under a name.
+pub(super) enum Found {
+    Nothing,
+    Whiteout,
+    Object(Stat),
+}
+
+/// A failed step: a refusal in words, or a failed call.
+pub(super) enum Stop {
+    Refused(String),
+    Sys(SysError),
+}
+
+impl From<SysError> for Stop {
+    fn from(e: SysError) -> Self {
+        Self::Sys(e)
+    }
+}
+
+pub(super) type Step<T> = Result<T, Stop>;
+
+/// The tree, with what is known of its directories.
+pub(super) struct Tree<'a> {
+    root: BorrowedFd<'a>,
+    pub ns: XattrNamespace,
+    kept: HashMap<Vec<u8>, Rc<OwnedFd>>,
+    order: VecDeque<Vec<u8>>,
+    /// Directories that were made because something is in them, without an entry of their own.
+    pub implicit: HashSet<Vec<u8>>,
+}
+
+impl<'a> Tree<'a> {
+    pub(super) fn new(root: BorrowedFd<'a>, ns: XattrNamespace) -> Self {
+        Self {
+            root,
+            ns,
+            kept: HashMap::new(),
+            order: VecDeque::new(),
+            implicit: HashSet::from([Vec::new()]),
+        }
+    }
+
+    pub(super) fn root(&self) -> BorrowedFd<'a> {
+        self.root
+    }
+
+    /// Opens a directory that must be there.
+    pub(super) fn dir(&mut self, parts: &[NameBuf]) -> Step<Rc<OwnedFd>> {
+        let path = joined(parts);
+        if let Some(fd) = self.kept.get(&path) {
+            return Ok(Rc::clone(fd));
+        }
+        let fd = if path.is_empty() {
+            open::dup(&self.root)?
+        } else {
+            beneath::open_dir_beneath(self.root, &path)?
+        };
+        Ok(self.keep(path, fd))
+    }
+
+    /// Opens a directory, making what is missing of it. None where a whiteout is in the way and
+    /// `revive` does not say that the directory exists again.
+    pub(super) fn make_dir(
+        &mut self,
+        parts: &[NameBuf],
+        revive: bool,
+    ) -> Step<Option<Rc<OwnedFd>>> {
+        match self.dir(parts) {
+            Ok(fd) => return Ok(Some(fd)),
+            Err(Stop::Sys(e)) if is_missing(e.errno()) => {}
+            Err(e) => return Err(e),
+        }
+        let Some((name, above)) = parts.split_last() else {
+            return Err(Stop::Refused("the layer has no root".to_owned()));
+        };
+        let Some(parent) = self.make_dir(above, revive)? else {
+            return Ok(None);
+        };
+        let revived = match self.found(&parent, name)? {
+            Found::Nothing => false,
+            Found::Whiteout if !revive => return Ok(None),
+            Found::Whiteout => {
+                make::unlink(parent.as_fd(), name)?;
+                true
+            }
+            Found::Object(stat) => {
+                return Err(Stop::Refused(format!(
+                    "{} is {}, not a directory",
+                    joined(parts).escape_ascii(),
+                    kind_name(stat.kind())
+                )));
+            }
+        };
+        make::mkdir(parent.as_fd(), name, IMPLICIT_MODE)?;
+        if revived {
+            self.mark_opaque(At::entry(parent.as_fd(), name))?;
+        }
+        self.implicit.insert(joined(parts));
+        self.dir(parts).map(Some)
+    }
+
+    pub(super) fn found(&self, dir: &OwnedFd, name: &Name) -> Step<Found> {
+        Ok(match stat_opt(At::entry(dir.as_fd(), name))? {
+            None => Found::Nothing,
+            Some(s) if whiteout::is_whiteout_dev(s.mode, s.rdev.0, s.rdev.1) => Found::Whiteout,
+            Some(s) => Found::Object(s),
+        })
+    }
+
+    pub(super) fn mark_opaque(&self, at: At<'_>) -> Step<()> {
+        let value = opaque::OPAQUE_VALUE;
+        Ok(xattr::set(
+            at,
+            self.ns.opaque().as_bytes(),
+            value,
+            SetFlags::empty(),
+        )?)
+    }
+
+    pub(super) fn make_whiteout(&self, dir: &OwnedFd, name: &Name) -> Step<()> {
+        Ok(make::mknod(
+            dir.as_fd(),
+            name,
+            whiteout::WHITEOUT_MODE,
+            (0, 0),
+        )?)
+    }
+
+    /// Removes whatever has the name, and forgets what was known below it.
+    pub(super) fn clear(&mut self, parent: &[NameBuf], dir: &OwnedFd, name: &Name) -> Step<()> {
+        remove_tree(dir.as_fd(), name)?;
+        let mut path = joined(parent);
+        if !path.is_empty() {
+            path.push(b'/');
+        }
+        path.extend_from_slice(name.as_bytes());
+        self.kept.clear();
+        self.order.clear();
+        self.implicit.retain(|p| !is_at_or_below(p, &path));
+        Ok(())
+    }
+
+    /// Whether a directory has no entry and nothing in it but whiteouts.
+    pub(super) fn holds_nothing_real(&self, path: &[u8], dir: BorrowedFd<'_>) -> Step<bool> {
+        if !self.implicit.contains(path) {
+            return Ok(false);
+        }
+        let list = open::open_dir_for_list(dir)?;
+        let mut real = false;
+        dir::for_each(list.as_fd(), |entry| {
+            real |= entry.kind != Some(Kind::Char);
+            Ok::<(), SysError>(())
+        })?;
+        Ok(!real)
+    }
+
+    fn keep(&mut self, path: Vec<u8>, fd: OwnedFd) -> Rc<OwnedFd> {
+        if self.order.len() >= KEPT
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.kept.remove(&oldest);
+        }
+        let fd = Rc::new(fd);
+        self.order.push_back(path.clone());
+        self.kept.insert(path, Rc::clone(&fd));
+        fd
+    }
+}
+
+/// Missing, or something else than directories on the way, which is looked at more closely.
+fn is_missing(e: Errno) -> bool {
+    matches!(e, Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP)
+}
+
+/// Whether `path` is `top` or lies below it.
+pub(super) fn is_at_or_below(path: &[u8], top: &[u8]) -> bool {
+    path.strip_prefix(top)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
+}
+
+pub(super) fn kind_name(kind: Kind) -> &'static str {
+    match kind {
+        Kind::File => "a file",
+        Kind::Dir => "a directory",
+        Kind::Symlink => "a symbolic link",
+        Kind::Char | Kind::Block => "a device",
+        Kind::Fifo => "a named pipe",
+        Kind::Socket => "a socket",
+    }
+}
+
+/// Undoes what a default ACL or a setgid bit above has given to a fresh root.
+pub(super) fn plain_root(root: BorrowedFd<'_>) -> Step<()> {
+    for name in [&b"system.posix_acl_default"[..], b"system.posix_acl_access"] {
+        match xattr::remove(At::object(&root), name) {
+            Err(e) if !matches!(e.errno(), Errno::ENODATA | Errno::EOPNOTSUPP) => {
+                return Err(e.into());
+            }
+            _ => {}
+        }
+    }
+    attr::chmod(At::object(&root), IMPLICIT_MODE)?;
+    Ok(())
+}

@@ -1,0 +1,23 @@
+//! What is an image, and what is in our store? Layouts, digests, unpacking, references, GC.
+//!
+//! [`Store`] is the way in. Format and promises of the store are in [`store`].
+#![forbid(unsafe_code)]
+
+pub mod apply;
+pub mod compression;
+pub mod digest;
+pub mod error;
+pub mod escape;
+pub mod limits;
+pub mod progress;
+pub mod store;
+pub mod tar;
+
+mod unpack;
+
+pub use digest::Digest;
+pub use error::{ImageError, Result};
+pub use limits::Limits;
+pub use oci_spec::image::{Descriptor, MediaType, Platform};
+pub use progress::{Meter, Progress, Quiet};
+pub use store::{Blob, Image, LayerSource, StagedLayer, Store, Tagged};

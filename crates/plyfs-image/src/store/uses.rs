@@ -1,0 +1,73 @@
+//! What mounts use that belong to no container: a file locked as long as they live.
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::{Store, files};
+use crate::digest::Digest;
+use crate::error::{ImageError, Result};
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Using {
+    diff_ids: Vec<Digest>,
+}
+
+/// Keeps layers from being collected as long as it lives, in this process or in one that it
+/// forked; the end of the last of them is enough, however it comes.
+#[derive(Debug)]
+pub struct Use {
+    _lock: File,
+    path: PathBuf,
+}
+
+impl Use {
+    /// Says that the layers are not used any more.
+    pub fn end(self) {
+        // A file that stays has no lock and counts for nothing.
+        drop(std::fs::remove_file(&self.path));
+    }
+}
+
+impl Store {
+    /// Keeps layers from being collected.
+    ///
+    /// # Errors
+    /// When the file that says so cannot be written.
+    pub fn use_layers(&self, diff_ids: &[Digest]) -> Result<Use> {
+        let dir = self.root.join("uses");
+        let failed = |e| ImageError::file("writing to", &dir, e);
+        let mut file = tempfile::NamedTempFile::new_in(&dir).map_err(failed)?;
+        file.as_file().lock().map_err(failed)?;
+        let using = Using {
+            diff_ids: diff_ids.to_vec(),
+        };
+        let text = serde_json::to_vec(&using).map_err(|e| ImageError::malformed("uses", e))?;
+        file.write_all(&text).map_err(failed)?;
+        let (file, path) = file.keep().map_err(|e| failed(e.error))?;
+        Ok(Use { _lock: file, path })
+    }
+
+    /// Layers in use. The caller has the store for itself: files that nobody locks are removed.
+    pub(super) fn used_layers(&self) -> Result<Vec<Digest>> {
+        let mut used = Vec::new();
+        for path in files::names(&self.root.join("uses"))? {
+            if is_dead(&path)? {
+                self.discard(&path)?;
+            } else if let Some(using) = files::read_json::<Using>(&path)? {
+                used.extend(using.diff_ids);
+            }
+        }
+        Ok(used)
+    }
+}
+
+fn is_dead(path: &Path) -> Result<bool> {
+    let file = File::open(path).map_err(|e| ImageError::file("opening", path, e))?;
+    match file.try_lock() {
+        Ok(()) => Ok(true),
+        Err(std::fs::TryLockError::WouldBlock) => Ok(false),
+        Err(std::fs::TryLockError::Error(e)) => Err(ImageError::file("locking", path, e)),
+    }
+}

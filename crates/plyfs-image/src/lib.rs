@@ -8,10 +8,12 @@ pub mod compression;
 pub mod digest;
 pub mod error;
 pub mod escape;
+pub mod layer_tar;
 pub mod limits;
 pub mod progress;
 pub mod store;
 pub mod tar;
+pub mod view;
 
 mod unpack;
 

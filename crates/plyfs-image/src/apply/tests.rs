@@ -190,7 +190,7 @@ fn hostile_entries_are_refused_by_name() {
         (&["f ../x=1"][..], "../x"),
         (&["f a/../../x=1"], "a/../../x"),
         (&["l a>/tmp", "f a/x=1"], "a/x"),
-        (&["l a>..", "d a/b"], "a/b"),
+        (&["l a>..", "d a/b"], "a/b/"),
         (&["l a>.", "l b>a", "f b/a/x=1"], "b/a/x"),
         (&["f a=1", "f a/x=1"], "a/x"),
         (&["h x>../../etc/passwd"], "x"),
@@ -203,7 +203,7 @@ fn hostile_entries_are_refused_by_name() {
         (&["f a/.wh.=1"], "a/.wh."),
         (&["f .wh.a/b=1"], ".wh.a/b"),
         (&["l x>"], "x"),
-        (&["f ./=1"], "./"),
+        (&["f .=1"], "."),
     ] {
         let outside = tempfile::tempdir().unwrap();
         let root = outside.path().join("root");

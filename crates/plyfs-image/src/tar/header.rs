@@ -86,7 +86,6 @@ impl Header<'_> {
 
     pub(super) fn kind(&self) -> Type {
         match self.0[TYPE] {
-            0 | b'0' if self.text(NAME).ends_with(b"/") => Type::Object(Kind::Dir),
             0 | b'0' | b'7' => Type::Object(Kind::File),
             b'1' => Type::Object(Kind::HardLink),
             b'2' => Type::Object(Kind::Symlink),

@@ -273,6 +273,12 @@ impl<R: BufRead> Reader<R> {
             if before.pax.sparse.is_sparse {
                 self.pax_sparse(&mut entry, before.pax.sparse)?;
             }
+            // How archives older than type 5 say it.
+            if entry.path.ends_with(b"/") {
+                entry.kind = Kind::Dir;
+                entry.size = 0;
+                entry.sparse = None;
+            }
         }
         // Nothing else has data, whatever its size field says: container tools read it so.
         Ok(entry)

@@ -1,13 +1,11 @@
 //! What an upper layer changes: the views of a stack with and without it, compared.
-mod view;
-
 use std::path::{Path, PathBuf};
 
 use plyfs_format::names::{XattrNamespace, is_foreign_private};
 use plyfs_sys::stat::{Kind, Stat};
 use plyfs_sys::{At, Name, Result, xattr};
 
-use view::{Dir, Layers, Node};
+use plyfs_image::view::{Dir, Layers, Node};
 
 /// What happened to a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -124,19 +122,17 @@ impl Walk<'_> {
     fn both(&mut self, path: Vec<u8>, was: Node, is: Node, cut: bool) -> Result<()> {
         let before = self.out.len();
         let changed = match (&was, &is) {
-            (Node::Leaf { stat: a, .. }, Node::Leaf { layer, stat: b }) => {
-                *layer == 0 || a.id() != b.id()
-            }
+            (Node::Leaf(a), Node::Leaf(b)) => b.layer == 0 || a.stat.id() != b.stat.id(),
             (Node::Dir(a), Node::Dir(b)) => {
                 let cut = cut || (b.layer() == 0 && b.is_cut());
                 self.dir(&path, Some(a), b, cut)?;
                 self.out.len() != before || attributes_differ(a, b)?
             }
-            (Node::Leaf { .. }, Node::Dir(b)) => {
+            (Node::Leaf(_), Node::Dir(b)) => {
                 self.dir(&path, None, b, true)?;
                 true
             }
-            (Node::Dir(_), Node::Leaf { .. }) => true,
+            (Node::Dir(_), Node::Leaf(_)) => true,
         };
         if changed {
             self.push(ChangeKind::Changed, path, Some(kind_of(&is)));
@@ -147,7 +143,7 @@ impl Walk<'_> {
 
 fn kind_of(node: &Node) -> Kind {
     match node {
-        Node::Leaf { stat, .. } => stat.kind(),
+        Node::Leaf(leaf) => leaf.stat.kind(),
         Node::Dir(_) => Kind::Dir,
     }
 }

@@ -2,27 +2,30 @@
 use std::collections::BTreeSet;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
+use std::rc::Rc;
 
-use anyhow::Context;
 use plyfs_format::aufs::{self, AufsName};
 use plyfs_format::names::XattrNamespace;
 use plyfs_format::opaque::Opaque;
 use plyfs_format::redirect::Redirect;
-use plyfs_layer::{Probe, dir_marks, probe};
+use plyfs_layer::{Probe, dir_marks, file_marks, probe};
 use plyfs_sys::stat::{Kind, Stat, stat_fd, stat_opt};
-use plyfs_sys::{At, Name, NameBuf, Result, SysError, dir, open};
+use plyfs_sys::{At, Errno, Name, NameBuf, Result, SysError, dir, open};
 
 /// The roots of a stack, topmost first.
-pub(crate) struct Layers(Vec<OwnedFd>);
+#[derive(Debug)]
+pub struct Layers(Vec<OwnedFd>);
 
 /// A directory of one layer.
+#[derive(Debug)]
 struct Part {
     layer: usize,
-    fd: OwnedFd,
+    fd: Rc<OwnedFd>,
     marks: Marks,
 }
 
 /// How a directory of a layer relates to the layers below.
+#[derive(Debug)]
 struct Marks {
     opaque: bool,
     /// Whiteouts may be empty files with an xattr.
@@ -31,21 +34,37 @@ struct Marks {
 }
 
 /// A merged directory; its topmost part decides what its attributes are.
-pub(crate) struct Dir {
+#[derive(Debug)]
+pub struct Dir {
     parts: Vec<Part>,
     /// Attributes of the topmost part.
     pub stat: Stat,
 }
 
+/// Anything but a directory.
+#[derive(Debug)]
+pub struct Leaf {
+    /// The layer it is in.
+    pub layer: usize,
+    /// Its attributes.
+    pub stat: Stat,
+    dir: Rc<OwnedFd>,
+    name: NameBuf,
+}
+
+impl Leaf {
+    /// Where it is, for a system call.
+    #[must_use]
+    pub fn at(&self) -> At<'_> {
+        At::entry(self.dir.as_fd(), &self.name)
+    }
+}
+
 /// What a name shows.
-pub(crate) enum Node {
+#[derive(Debug)]
+pub enum Node {
     /// Anything but a directory.
-    Leaf {
-        /// The layer it is in.
-        layer: usize,
-        /// Its attributes.
-        stat: Stat,
-    },
+    Leaf(Leaf),
     /// A directory.
     Dir(Dir),
 }
@@ -60,26 +79,25 @@ enum Wanted {
 enum Answer {
     Absent,
     Whiteout,
-    Leaf(Stat),
+    Leaf(Leaf),
     Dir(Part),
 }
 
 impl Layers {
     /// Opens the directories.
-    pub(crate) fn open<'a>(paths: impl IntoIterator<Item = &'a Path>) -> anyhow::Result<Self> {
-        let open = |path: &Path| {
-            open::open_dir_path(path).with_context(|| format!("opening layer {path:?}"))
-        };
-        Ok(Self(
-            paths.into_iter().map(open).collect::<anyhow::Result<_>>()?,
-        ))
+    ///
+    /// # Errors
+    /// When one of them is none.
+    pub fn open<'a>(paths: impl IntoIterator<Item = &'a Path>) -> Result<Self> {
+        let fds = paths.into_iter().map(open::open_dir_path);
+        Ok(Self(fds.collect::<Result<_>>()?))
     }
 
     /// The merged root; None for a stack without layers.
-    pub(crate) fn root(&self) -> Result<Option<Dir>> {
+    pub fn root(&self) -> Result<Option<Dir>> {
         let mut parts = Vec::new();
         for (layer, fd) in self.0.iter().enumerate() {
-            let fd = open::dup(fd)?;
+            let fd = Rc::new(open::dup(fd)?);
             let marks = Marks::read(&fd)?;
             let opaque = marks.opaque;
             parts.push(Part { layer, fd, marks });
@@ -95,7 +113,7 @@ impl Layers {
         let Some((last, dirs)) = path.split_last() else {
             return Ok(Answer::Absent);
         };
-        let fd = open::dup(&self.0[layer])?;
+        let fd = Rc::new(open::dup(&self.0[layer])?);
         let mut at = Part {
             layer,
             marks: Marks::read(&fd)?,
@@ -135,9 +153,16 @@ impl Part {
             Probe::Absent => return Ok(Answer::Absent),
             Probe::Whiteout => return Ok(Answer::Whiteout),
             Probe::Found(stat) if stat.kind() == Kind::Dir => {}
-            Probe::Found(stat) => return Ok(Answer::Leaf(stat)),
+            Probe::Found(stat) => {
+                return Ok(Answer::Leaf(Leaf {
+                    layer: self.layer,
+                    stat,
+                    dir: Rc::clone(&self.fd),
+                    name: name.to_owned(),
+                }));
+            }
         }
-        let fd = open::open_dir(self.fd.as_fd(), name)?;
+        let fd = Rc::new(open::open_dir(self.fd.as_fd(), name)?);
         let mut marks = Marks::read(&fd)?;
         marks.opaque |= self.is_hidden_by_aufs(name)?;
         Ok(Answer::Dir(Part {
@@ -190,62 +215,93 @@ impl Dir {
     }
 
     /// The layer of the topmost part.
-    pub(crate) fn layer(&self) -> usize {
+    pub fn layer(&self) -> usize {
         self.parts.first().map_or(0, |p| p.layer)
     }
 
     /// Whether its topmost part has cut the tie to what the layers below show at its path.
-    pub(crate) fn is_cut(&self) -> bool {
+    pub fn is_cut(&self) -> bool {
         self.parts
             .first()
             .is_some_and(|p| p.marks.opaque || p.marks.redirect.is_some())
     }
 
     /// The topmost part, for its extended attributes.
-    pub(crate) fn top(&self) -> Option<At<'_>> {
-        self.parts.first().map(|p| At::object(&p.fd))
+    pub fn top(&self) -> Option<At<'_>> {
+        self.parts.first().map(|p| At::object(&*p.fd))
     }
 
     /// Names its topmost part decides about, deleted ones included.
-    pub(crate) fn top_names(&self) -> Result<BTreeSet<NameBuf>> {
+    pub fn top_names(&self) -> Result<BTreeSet<NameBuf>> {
         let mut names = BTreeSet::new();
         self.parts.first().map_or(Ok(()), |p| p.names(&mut names))?;
         Ok(names)
     }
 
     /// Names any part decides about, deleted ones included.
-    pub(crate) fn all_names(&self) -> Result<BTreeSet<NameBuf>> {
+    pub fn all_names(&self) -> Result<BTreeSet<NameBuf>> {
         let mut names = BTreeSet::new();
         self.parts.iter().try_for_each(|p| p.names(&mut names))?;
         Ok(names)
     }
 
     /// Whether the topmost part says that the name is deleted.
-    pub(crate) fn top_deletes(&self, name: &Name) -> Result<bool> {
+    pub fn top_deletes(&self, name: &Name) -> Result<bool> {
         match self.parts.first() {
             Some(top) => Ok(matches!(top.ask(name)?, Answer::Whiteout)),
             None => Ok(false),
         }
     }
 
+    /// What one layer says; None where nobody would ask it.
+    fn ask(&self, layers: &Layers, layer: usize, wanted: &Wanted) -> Result<Option<Answer>> {
+        Ok(match wanted {
+            Wanted::Path(path) => Some(layers.ask_path(layer, path)?),
+            Wanted::Name(name) => match self.parts.iter().find(|p| p.layer == layer) {
+                Some(part) => Some(part.ask(name)?),
+                None => None,
+            },
+        })
+    }
+
+    /// The file that has the data of the regular file `name`: itself, or for one that has only
+    /// metadata (metacopy) one of a layer below.
+    ///
+    /// # Errors
+    /// ENODATA where no layer has the data; EIO and the like.
+    pub fn data(&self, layers: &Layers, name: &Name, ns: XattrNamespace) -> Result<Leaf> {
+        let mut wanted = Wanted::Name(name.to_owned());
+        for layer in 0..layers.0.len() {
+            let Some(Answer::Leaf(leaf)) = self.ask(layers, layer, &wanted)? else {
+                continue;
+            };
+            let marks = file_marks(leaf.at(), ns)?;
+            if !marks.metacopy {
+                return Ok(leaf);
+            }
+            if let Some(redirect) = &marks.redirect {
+                wanted = wanted.redirected(redirect)?;
+            }
+        }
+        Err(SysError::on(
+            "find data of",
+            name.as_bytes(),
+            Errno::ENODATA,
+        ))
+    }
+
     /// What the name shows, by the rules of lookup: a directory merges with those of the layers
     /// below until one is opaque, anything else ends the search.
-    pub(crate) fn child(&self, layers: &Layers, name: &Name) -> Result<Option<Node>> {
+    pub fn child(&self, layers: &Layers, name: &Name) -> Result<Option<Node>> {
         let mut wanted = Wanted::Name(name.to_owned());
         let mut parts: Vec<Part> = Vec::new();
         for layer in 0..layers.0.len() {
-            let answer = match &wanted {
-                Wanted::Path(path) => layers.ask_path(layer, path)?,
-                Wanted::Name(name) => match self.parts.iter().find(|p| p.layer == layer) {
-                    Some(part) => part.ask(name)?,
-                    None => continue,
-                },
+            let Some(answer) = self.ask(layers, layer, &wanted)? else {
+                continue;
             };
             match answer {
                 Answer::Absent => {}
-                Answer::Leaf(stat) if parts.is_empty() => {
-                    return Ok(Some(Node::Leaf { layer, stat }));
-                }
+                Answer::Leaf(leaf) if parts.is_empty() => return Ok(Some(Node::Leaf(leaf))),
                 Answer::Whiteout | Answer::Leaf(_) => break,
                 Answer::Dir(part) => {
                     let opaque = part.marks.opaque;

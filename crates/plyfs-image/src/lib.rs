@@ -2,6 +2,7 @@
 //!
 //! [`Store`] is the way in. Format and promises of the store are in [`store`].
 #![forbid(unsafe_code)]
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 pub mod apply;
 pub mod compression;

@@ -1,9 +1,9 @@
 //! Resolving paths that a stranger wrote, without leaving the directory they are relative to.
 use std::mem::size_of;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use crate::call::{check_long, with_cstr};
-use crate::error::{Errno, Result};
+use crate::error::{Errno, Result, SysError};
 
 /// `RESOLVE_*` of linux/openat2.h.
 const NO_XDEV: u64 = 0x01;
@@ -44,9 +44,11 @@ fn openat2(root: BorrowedFd<'_>, path: &[u8], flags: i32, resolve: u64) -> Resul
             match check_long("openat2", path, rc) {
                 Err(e) if e.errno() == Errno::EAGAIN && tries > 0 => {}
                 Err(e) => return Err(e),
-                // SAFETY: openat2 returned a new descriptor that nobody else owns.
                 Ok(fd) => {
-                    return Ok(unsafe { OwnedFd::from_raw_fd(i32::try_from(fd).unwrap_or(-1)) });
+                    let fd = RawFd::try_from(fd)
+                        .map_err(|_| SysError::on("openat2", path, Errno::EBADF))?;
+                    // SAFETY: openat2 returned a new descriptor that nobody else owns.
+                    return Ok(unsafe { OwnedFd::from_raw_fd(fd) });
                 }
             }
         }

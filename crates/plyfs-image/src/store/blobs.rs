@@ -85,7 +85,7 @@ impl Store {
         let text = read_bounded(
             self.open_blob(digest)?,
             self.limits.document,
-            &digest.to_string(),
+            digest.as_ref(),
         )?;
         let mut hasher = Hasher::like(digest)?;
         hasher.update(&text);

@@ -8,6 +8,7 @@ mod command;
 mod copy_up;
 mod copy_up_faults;
 mod create;
+mod hanging;
 mod interchange;
 mod io;
 mod judge;

@@ -11,6 +11,7 @@ mod guard;
 mod notify;
 mod ops;
 mod raw_reply;
+mod seats;
 mod session;
 mod wire;
 

@@ -22,6 +22,7 @@ use crate::convert::{self, caller, cookie, errno, set_time, system_time};
 use crate::counts::{Op, RequestCounts};
 use crate::guard::guard;
 use crate::raw_reply::{RawReply, listing_room};
+use crate::seats::{Seats, Weight};
 use crate::session::SessionConfig;
 use crate::wire::{Writer, dirent_plus_len};
 
@@ -37,6 +38,18 @@ pub(crate) struct Adapter {
     raw: RawReply,
     config: SessionConfig,
     counts: Arc<RequestCounts>,
+    seats: Arc<Seats>,
+}
+
+/// From this size on, moving data takes much longer than asking whether other requests wait.
+const BULK: usize = 64 << 10;
+
+fn weight(op: Op) -> Weight {
+    match op {
+        Op::Fsync | Op::Fsyncdir | Op::Fallocate | Op::CopyFileRange => Weight::Long,
+        Op::Forget => Weight::Part,
+        _ => Weight::Short,
+    }
 }
 
 /// What the kernel is asked for, each only where it offers it.
@@ -62,12 +75,18 @@ const WANTED: [InitFlags; 13] = [
 ];
 
 impl Adapter {
-    pub(crate) fn new(union: Arc<Union>, raw: RawReply, config: SessionConfig) -> Self {
+    pub(crate) fn new(
+        union: Arc<Union>,
+        raw: RawReply,
+        config: SessionConfig,
+        seats: Arc<Seats>,
+    ) -> Self {
         Self {
             union,
             raw,
             config,
             counts: Arc::default(),
+            seats,
         }
     }
 
@@ -78,13 +97,29 @@ impl Adapter {
     /// Every request passes here: it is counted, a panic stays its own, and one that took long is
     /// named in the log.
     fn guard(&self, op: Op, node: INodeNo, handler: impl FnOnce()) {
-        let start = Instant::now();
-        guard(op.name(), handler);
-        let took = start.elapsed();
-        self.counts.add(op, took);
-        if took >= self.config.slow {
-            self.tell_slow(op, node, took);
-        }
+        self.serve(op, node, weight(op), handler);
+    }
+
+    /// [`Adapter::guard`] for a request that moves `size` bytes of data.
+    fn guard_sized(&self, op: Op, node: INodeNo, size: usize, handler: impl FnOnce()) {
+        let weight = if size < BULK {
+            Weight::Short
+        } else {
+            Weight::Bulky
+        };
+        self.serve(op, node, weight, handler);
+    }
+
+    fn serve(&self, op: Op, node: INodeNo, weight: Weight, handler: impl FnOnce()) {
+        self.seats.serve(weight, || {
+            let start = Instant::now();
+            guard(op.name(), handler);
+            let took = start.elapsed();
+            self.counts.add(op, took);
+            if took >= self.config.slow {
+                self.tell_slow(op, node, took);
+            }
+        });
     }
 
     /// The reply is sent, so finding the path costs the caller nothing.
@@ -388,7 +423,7 @@ impl Filesystem for Adapter {
         _lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        self.guard(Op::Read, ino, || {
+        self.guard_sized(Op::Read, ino, size as usize, || {
             DATA.with_borrow_mut(|buf| {
                 let size = size as usize;
                 if buf.len() < size {
@@ -414,7 +449,7 @@ impl Filesystem for Adapter {
         _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        self.guard(Op::Write, ino, || {
+        self.guard_sized(Op::Write, ino, data.len(), || {
             let node = NodeId(ino.0);
             let result = if write_flags.contains(WriteFlags::FUSE_WRITE_CACHE) {
                 self.union.write_back(node, offset, data)

@@ -10,6 +10,7 @@ use crate::counts::RequestCounts;
 use crate::notify::KernelListener;
 use crate::ops::Adapter;
 use crate::raw_reply::RawReply;
+use crate::seats::{Seats, Watch};
 
 /// How requests are served.
 #[derive(Debug, Clone)]
@@ -49,6 +50,8 @@ pub struct Session {
     inner: fuser::Session<Adapter>,
     union: Arc<Union>,
     counts: Arc<RequestCounts>,
+    seats: Arc<Seats>,
+    threads: usize,
 }
 
 impl Session {
@@ -59,7 +62,8 @@ impl Session {
     pub fn start(union: Arc<Union>, dev_fuse: OwnedFd, config: SessionConfig) -> io::Result<Self> {
         let raw = RawReply::new(dev_fuse.try_clone()?);
         let threads = config.threads.max(1);
-        let adapter = Adapter::new(Arc::clone(&union), raw, config);
+        let seats = Seats::new(dev_fuse.try_clone()?);
+        let adapter = Adapter::new(Arc::clone(&union), raw, config, Arc::clone(&seats));
         let counts = Arc::clone(adapter.counts());
         let mut fuser_config = fuser::Config::default();
         fuser_config.acl = fuser::SessionACL::All;
@@ -71,6 +75,8 @@ impl Session {
             inner,
             union,
             counts,
+            seats,
+            threads,
         })
     }
 
@@ -85,7 +91,10 @@ impl Session {
     /// # Errors
     /// When reading requests fails for another reason than the unmount, or closing fails.
     pub fn run(self) -> io::Result<()> {
-        self.inner.run()?;
+        let watch = (self.threads > 1).then(|| Watch::start(&self.seats));
+        let served = self.inner.run();
+        drop(watch);
+        served?;
         self.union
             .close()
             .map_err(|e| io::Error::from_raw_os_error(e.errno() as i32))

@@ -312,5 +312,21 @@ pub fn lock(fd: BorrowedFd<'_>) -> Result<()> {
     }
 }
 
+/// Whether a read from `fd` would find something, without waiting.
+///
+/// # Errors
+/// EINTR, ENOMEM.
+pub fn has_input(fd: BorrowedFd<'_>) -> Result<bool> {
+    let mut ask = libc::pollfd {
+        fd: fd.as_raw_fd(),
+        events: libc::POLLIN,
+        revents: 0,
+    };
+    // SAFETY: ask is one pollfd, which the call may write.
+    let rc = unsafe { libc::poll(&raw mut ask, 1, 0) };
+    check("poll", b"", rc)?;
+    Ok(ask.revents & libc::POLLIN != 0)
+}
+
 #[cfg(test)]
 mod tests;

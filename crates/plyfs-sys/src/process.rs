@@ -200,6 +200,23 @@ impl StopSignals {
     }
 }
 
+/// Processor time that all threads of this process have used.
+///
+/// # Errors
+/// Practically none.
+pub fn cpu_time() -> Result<std::time::Duration> {
+    let mut time = MaybeUninit::<libc::timespec>::uninit();
+    // SAFETY: time is valid for writes of one timespec.
+    let rc = unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, time.as_mut_ptr()) };
+    check("clock_gettime", b"", rc)?;
+    // SAFETY: clock_gettime succeeded, so it filled the buffer.
+    let time = unsafe { time.assume_init() };
+    Ok(std::time::Duration::new(
+        time.tv_sec.cast_unsigned(),
+        u32::try_from(time.tv_nsec).unwrap_or(0),
+    ))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

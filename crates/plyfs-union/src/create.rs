@@ -3,15 +3,15 @@
 //! Where nothing is in the way the object is made in place, under the caller's ids and umask, so
 //! that its first state is its final one. Over a whiteout, or where the caller's ids cannot do
 //! it, it is staged with everything final and published in one step (C1).
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use plyfs_format::acl::{self, Acl};
 use plyfs_format::nlink::Base;
-use plyfs_layer::{Obj, Probe, Staged, probe, set_mark};
+use plyfs_layer::{LayerIdx, Obj, Probe, Staged, probe, set_mark};
 use plyfs_sys::stat::{Kind, Stat};
 use plyfs_sys::thread::{self, ActAs};
-use plyfs_sys::{At, Errno, Name, SysError, attr as sys_attr, make, stat, xattr};
+use plyfs_sys::{At, Errno, Name, SysError, attr as sys_attr, make, open, stat, xattr};
 
 use crate::copy_up::DataNeed;
 use crate::inode::{Inode, Key, Link, Lowers, NodeId, Parts};
@@ -80,12 +80,15 @@ impl Union {
         let _names = dir.dir_state()?.names.write();
         let (dir_obj, vacancy) = self.vacancy(&dir, name)?;
         let fd = self.reach.dir_fd(&dir_obj)?;
-        match vacancy {
+        let file = match vacancy {
             Vacancy::Free => self.make_free(caller, &dir_obj, fd.as_fd(), name, make)?,
-            Vacancy::Whiteout => self.make_staged(caller, &dir_obj, name, make, vacancy)?,
-        }
+            Vacancy::Whiteout => {
+                self.make_staged(caller, &dir_obj, name, make, vacancy)?;
+                None
+            }
+        };
         dir.touch_names();
-        self.new_entry(&dir, &dir_obj, name)
+        self.new_entry(&dir, &dir_obj, name, file)
     }
 
     /// A directory that gets a new name needs an upper, and must not have been removed.
@@ -104,10 +107,12 @@ impl Union {
             return Ok((obj, Vacancy::Free));
         }
         let lower = self.lower_index(dir)?.has(name);
+        if !lower {
+            return Ok((obj, Vacancy::Free));
+        }
         let fd = self.reach.dir_fd(&obj)?;
         match probe(fd.as_fd(), name, self.stack.ns, false)? {
             Probe::Whiteout => Ok((obj, Vacancy::Whiteout)),
-            Probe::Absent if !lower => Ok((obj, Vacancy::Free)),
             _ => Err(Error::Exists),
         }
     }
@@ -119,20 +124,20 @@ impl Union {
         dir: BorrowedFd<'_>,
         name: &Name,
         make: Make<'_>,
-    ) -> Result<()> {
-        match make_in_place(caller, dir, name, make) {
-            Ok(()) => Ok(()),
-            // A directory without lower part may hold a whiteout that hides nothing.
+    ) -> Result<Option<OwnedFd>> {
+        let vacancy = match make_in_place(caller, dir, name, make) {
+            Ok(file) => return Ok(file),
+            // Where no lower shows the name a whiteout may hide nothing.
             Err(e) if e.errno() == Errno::EEXIST => match probe(dir, name, self.stack.ns, false)? {
-                Probe::Whiteout => self.make_staged(caller, dir_obj, name, make, Vacancy::Whiteout),
-                _ => Err(Error::Exists),
+                Probe::Whiteout => Vacancy::Whiteout,
+                _ => return Err(Error::Exists),
             },
             // The kernel has allowed the request; the caller's ids alone may not suffice here.
-            Err(e) if matches!(e.errno(), Errno::EACCES | Errno::EPERM) => {
-                self.make_staged(caller, dir_obj, name, make, Vacancy::Free)
-            }
-            Err(e) => Err(e.into()),
-        }
+            Err(e) if matches!(e.errno(), Errno::EACCES | Errno::EPERM) => Vacancy::Free,
+            Err(e) => return Err(e.into()),
+        };
+        self.make_staged(caller, dir_obj, name, make, vacancy)?;
+        Ok(None)
     }
 
     fn make_staged(
@@ -221,11 +226,25 @@ impl Union {
         Ok(sys_attr::chmod(staged.at(), mode)?)
     }
 
-    /// The inode of an object that has just been made in the upper.
-    fn new_entry(&self, dir: &Arc<Inode>, dir_obj: &Arc<Obj>, name: &Name) -> Result<Entry> {
-        let fd = self.reach.dir_fd(dir_obj)?;
-        let found = stat::stat(At::entry(fd.as_fd(), name))?;
+    /// The inode of an object that has just been made in the upper; a file made in place is open.
+    fn new_entry(
+        &self,
+        dir: &Arc<Inode>,
+        dir_obj: &Arc<Obj>,
+        name: &Name,
+        file: Option<OwnedFd>,
+    ) -> Result<Entry> {
+        let found = match &file {
+            Some(file) => stat::stat_fd(file.as_fd())?,
+            None => {
+                let fd = self.reach.dir_fd(dir_obj)?;
+                stat::stat(At::entry(fd.as_fd(), name))?
+            }
+        };
         let node = self.intern_new(dir, dir_obj, name, &found)?;
+        if let Some(file) = file {
+            self.files.put(node.id, file, LayerIdx::UPPER, true);
+        }
         let attr = self.show(&node, &found)?;
         Ok(Entry { node, attr })
     }
@@ -319,14 +338,24 @@ fn make_in_place(
     dir: BorrowedFd<'_>,
     name: &Name,
     make: Make<'_>,
-) -> std::result::Result<(), SysError> {
+) -> std::result::Result<Option<OwnedFd>, SysError> {
     thread::set_umask(caller.umask)?;
     let _caller = ActAs::new(caller.uid, caller.gid)?;
     match make {
-        Make::Dir(mode) => make::mkdir(dir, name, mode & 0o7777),
-        Make::Node(mode, rdev) => make::mknod(dir, name, mode, rdev),
-        Make::Symlink(target) => make::symlink(target, dir, name),
+        Make::Dir(mode) => make::mkdir(dir, name, mode & 0o7777)?,
+        // Who makes a file mostly writes to it: the descriptor saves opening it again.
+        Make::Node(mode, rdev) if Kind::from_mode(mode) == Kind::File => {
+            match open::create_file(dir, name, mode & 0o7777) {
+                Err(e) if matches!(e.errno(), Errno::EMFILE | Errno::ENFILE) => {
+                    make::mknod(dir, name, mode, rdev)?;
+                }
+                made => return made.map(Some),
+            }
+        }
+        Make::Node(mode, rdev) => make::mknod(dir, name, mode, rdev)?,
+        Make::Symlink(target) => make::symlink(target, dir, name)?,
     }
+    Ok(None)
 }
 
 /// The default ACL of a directory, which new objects in it inherit.

@@ -14,12 +14,17 @@ const SHARDS: usize = 8;
 /// A regular file of a layer, open for I/O.
 #[derive(Debug)]
 pub(crate) struct OpenFile {
-    fd: OwnedFd,
+    fd: Arc<OwnedFd>,
     layer: LayerIdx,
     writable: bool,
 }
 
 impl OpenFile {
+    /// The descriptor, for one who outlives the cache.
+    pub(crate) fn shared(&self) -> Arc<OwnedFd> {
+        Arc::clone(&self.fd)
+    }
+
     pub(crate) fn fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
@@ -97,7 +102,7 @@ impl OpenFiles {
         writable: bool,
     ) -> Arc<OpenFile> {
         let file = Arc::new(OpenFile {
-            fd,
+            fd: Arc::new(fd),
             layer,
             writable,
         });

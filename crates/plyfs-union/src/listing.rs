@@ -11,6 +11,7 @@ use plyfs_sys::{At, Name, NameBuf, dir, open, stat};
 use crate::inode::{Inode, Key, NodeId};
 use crate::lookup::Entry;
 use crate::lower_index::{Builder, Cookie, IndexEntry, LowerIndex, cookie_of};
+use crate::merge::Ask;
 use crate::{Result, Union};
 
 /// One entry of a listing.
@@ -47,6 +48,16 @@ pub(crate) struct UpperList {
 }
 
 impl UpperList {
+    /// Whether the upper has anything called `name`.
+    fn has(&self, name: &Name) -> bool {
+        let cookie = cookie_of(name.as_bytes());
+        let from = self.entries.partition_point(|e| e.cookie < cookie);
+        self.entries[from..]
+            .iter()
+            .take_while(|e| e.cookie == cookie)
+            .any(|e| *e.name == *name)
+    }
+
     pub(crate) fn weight(&self) -> usize {
         self.entries
             .iter()
@@ -66,6 +77,17 @@ struct View {
     dev: Option<u64>,
     upper: Option<Arc<UpperList>>,
     lower: Arc<LowerIndex>,
+}
+
+impl View {
+    /// Whether the upper has what the listing says. The caller holds the names of `dir`, and who
+    /// changes a name there holds them for writing until the change is counted.
+    fn is_current(&self, dir: &Inode) -> bool {
+        match &self.upper {
+            Some(list) => list.version == dir.names_version(),
+            None => dir.upper().is_none(),
+        }
+    }
 }
 
 /// Cookies of `.` and `..`.
@@ -112,9 +134,15 @@ impl Union {
             return Ok(());
         }
         let view = self.view(&dir, after)?;
-        self.walk(&dir, &view, after, |this, entry, _| {
+        let current = view.is_current(&dir);
+        self.walk(&dir, &view, after, |this, entry, pick| {
+            let ask = match pick {
+                Pick::Lower(_) if current => Ask::Lowers,
+                _ => Ask::All,
+            };
             // A stream may be older than the last removal; what is gone is left out.
-            let Some(found) = this.lookup_locked(&dir, Name::new(entry.name)?)? else {
+            let name = Name::new(entry.name)?;
+            let Some(found) = this.lookup_asking(&dir, name, ask)? else {
                 return Ok(Flow::Continue(()));
             };
             Ok(f(
@@ -222,6 +250,18 @@ impl Union {
         self.upper_cache
             .put(dir.id, Arc::clone(&list), list.weight());
         Ok(list)
+    }
+
+    /// Whether a listing of the present says that the upper has nothing called `name`, not even a
+    /// whiteout; false where only the disk can tell. The caller holds the names of `dir`.
+    pub(crate) fn upper_lacks(&self, dir: &Arc<Inode>, name: &Name) -> bool {
+        if dir.upper().is_none() {
+            return true;
+        }
+        let Some(list) = self.upper_cache.get(dir.id) else {
+            return false;
+        };
+        list.version == dir.names_version() && !list.has(name)
     }
 
     fn read_upper(&self, obj: &Obj) -> Result<Vec<UpperEntry>> {

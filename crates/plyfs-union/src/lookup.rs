@@ -7,7 +7,7 @@ use plyfs_sys::stat::{Kind, Stat};
 
 use crate::attr::Attr;
 use crate::inode::{Inode, Key, Link, NodeId, Parts};
-use crate::merge::Merged;
+use crate::merge::{Ask, Merged};
 use crate::table::InodeRef;
 use crate::{Error, Result, Union};
 
@@ -34,8 +34,22 @@ impl Union {
 
     /// [`Union::lookup`] for one who holds the directory's names.
     pub(crate) fn lookup_locked(&self, dir: &Arc<Inode>, name: &Name) -> Result<Option<Entry>> {
+        let ask = match self.upper_lacks(dir, name) {
+            true => Ask::Lowers,
+            false => Ask::All,
+        };
+        self.lookup_asking(dir, name, ask)
+    }
+
+    /// [`Union::lookup_locked`] without what need not be asked.
+    pub(crate) fn lookup_asking(
+        &self,
+        dir: &Arc<Inode>,
+        name: &Name,
+        ask: Ask,
+    ) -> Result<Option<Entry>> {
         let _index = self.index_guard();
-        let Some(merged) = self.merge(dir, name)? else {
+        let Some(merged) = self.merge_asking(dir, name, ask)? else {
             return Ok(None);
         };
         let top = merged.top;

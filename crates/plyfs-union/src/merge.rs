@@ -54,6 +54,7 @@ struct Search {
     marks: FileMarks,
     chase: Chase,
     stop: bool,
+    no_marks: bool,
 }
 
 impl Search {
@@ -68,6 +69,7 @@ impl Search {
             marks: FileMarks::default(),
             chase: Chase::SameName,
             stop: false,
+            no_marks: false,
         }
     }
 
@@ -97,11 +99,33 @@ fn may_be_metacopy(found: &Stat) -> bool {
     found.size <= 8192 || found.blocks * 512 < found.size
 }
 
+/// What need not be asked, as the caller knows it or has no use for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ask {
+    /// Ask everything.
+    All,
+    /// The upper has nothing under this name.
+    Lowers,
+    /// The name is about to go: where a file came from and where its data is do not matter.
+    NoMarks,
+}
+
 impl Union {
     /// THE merge rule: asks the layers from the top until one decides.
     pub(crate) fn merge(&self, dir: &Arc<Inode>, name: &Name) -> Result<Option<Merged>> {
+        self.merge_asking(dir, name, Ask::All)
+    }
+
+    /// [`Union::merge`] without what need not be asked.
+    pub(crate) fn merge_asking(
+        &self,
+        dir: &Arc<Inode>,
+        name: &Name,
+        ask: Ask,
+    ) -> Result<Option<Merged>> {
         let mut search = Search::new();
-        if let Some(upper) = dir.upper() {
+        search.no_marks = ask == Ask::NoMarks && self.stack.index.is_none();
+        if let Some(upper) = dir.upper().filter(|_| ask != Ask::Lowers) {
             let fd = self.reach.dir_fd(upper)?;
             match probe(fd.as_fd(), name, self.stack.ns, false)? {
                 Probe::Whiteout => return Ok(None),
@@ -145,7 +169,7 @@ impl Union {
                 s.stop = true;
                 // A link of a metacopy may be in a directory that is not marked impure.
                 let linked_in = kind == Kind::File && may_be_metacopy(&found);
-                if linked_in || self.may_have_origin(dir) {
+                if !s.no_marks && (linked_in || self.may_have_origin(dir)) {
                     s.marks = file_marks(at, self.stack.ns)?;
                     if kind == Kind::File && s.marks.metacopy {
                         s.metacopy = true;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use plyfs_format::nlink::Base;
-use plyfs_layer::{Obj, Place, Reach};
+use plyfs_layer::{LayerIdx, Obj, Place};
 use plyfs_sys::make::{self, Rename};
 use plyfs_sys::stat::Kind;
 use plyfs_sys::{At, Errno, Name, NameBuf, open};
@@ -15,7 +15,7 @@ use crate::copy_up::DataNeed;
 use crate::inode::{Inode, NodeId};
 use crate::lock::lock_dirs;
 use crate::lookup::Entry;
-use crate::merge::Merged;
+use crate::merge::{Ask, Merged};
 use crate::table::InodeRef;
 use crate::{Error, Result, Union};
 
@@ -34,16 +34,22 @@ impl Victim {
     /// on the other.
     pub(crate) fn keep(
         &mut self,
-        reach: &Reach,
+        union: &Union,
         place: &Place,
         dir: &Obj,
         name: &Name,
     ) -> Result<()> {
         let other = |(d, n): &(Arc<Obj>, NameBuf)| d.id() != dir.id() || **n != *name;
         if place.pinned.is_none() && !place.names.iter().any(other) {
-            let fd = reach.dir_fd(dir)?;
-            let pin = open::open_path_at(At::entry(fd.as_fd(), name))?;
-            self.pin = Some(Arc::new(pin));
+            let open = union.files.get(self.inode.id);
+            self.pin = match open.filter(|f| f.serves(LayerIdx::UPPER, false)) {
+                Some(file) => Some(file.shared()),
+                None => {
+                    let fd = union.reach.dir_fd(dir)?;
+                    let pin = open::open_path_at(At::entry(fd.as_fd(), name))?;
+                    Some(Arc::new(pin))
+                }
+            };
         }
         Ok(())
     }
@@ -71,7 +77,8 @@ impl Union {
         self.copy_up_dir(&dir)?;
         let indexed = self.copy_up_indexed(parent, name)?;
         let _names = dir.dir_state()?.names.write();
-        let mut merged = self.merge(&dir, name)?.ok_or(Error::NotFound)?;
+        let merged = self.merge_asking(&dir, name, Ask::NoMarks)?;
+        let mut merged = merged.ok_or(Error::NotFound)?;
         if merged.kind() == Kind::Dir {
             return Err(Error::IsDir);
         }
@@ -86,7 +93,7 @@ impl Union {
         {
             let mut place = obj.as_ref().map(|o| o.place_mut());
             if let (Some(victim), Some(place), Some(from)) = (&mut victim, &place, dir.upper()) {
-                victim.keep(&self.reach, place, from, name)?;
+                victim.keep(self, place, from, name)?;
             }
             self.remove_file(&dir, name, merged.upper.is_some(), whiteout)?;
             if let (Some(victim), Some(place), Some(from)) = (&mut victim, &mut place, dir.upper())
@@ -277,7 +284,7 @@ impl Union {
         };
         let mut place = obj.place_mut();
         if let Some(victim) = &mut victim {
-            victim.keep(&self.reach, &place, dir_obj, name)?;
+            victim.keep(self, &place, dir_obj, name)?;
         }
         if whiteout {
             work.stage_whiteout()?.publish_exchange(fd.as_fd(), name)?;

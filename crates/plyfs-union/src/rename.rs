@@ -179,7 +179,7 @@ impl Union {
         {
             let mut places = Places::hold(moved.upper(), victim_obj.as_ref());
             if let (Some(victim), Some(place)) = (&mut victim, places.of(victim_obj.as_ref())) {
-                victim.keep(&self.reach, place, &arrival.new_dir, new.name)?;
+                victim.keep(self, place, &arrival.new_dir, new.name)?;
             }
             self.rename_upper((old.dir, old.name), (new.dir, new.name), flags)?;
             if let (Some(victim), Some(place)) = (&mut victim, places.of(victim_obj.as_ref())) {

@@ -12,6 +12,7 @@ pub mod model;
 mod mount;
 mod need;
 mod plant;
+pub mod registry;
 mod stack;
 mod tree;
 

@@ -184,6 +184,9 @@ pub enum RegistryError {
         /// What is wrong.
         reason: String,
     },
+    /// The store did not take or give something.
+    #[error(transparent)]
+    Store(#[from] plyfs_image::ImageError),
     /// Stopped because of another failure.
     #[error("{object}: stopped, as another transfer failed")]
     Cancelled {

@@ -35,6 +35,7 @@ mod gc;
 mod images;
 mod layers;
 mod names;
+mod partial;
 pub mod stacks;
 mod uses;
 mod verify;
@@ -56,6 +57,7 @@ pub use gc::Collected;
 pub use images::{Image, Tagged};
 pub use layers::{LayerRecord, LayerSource, StagedLayer};
 pub use names::{check_container_name, normalized};
+pub use partial::Partial;
 pub use uses::Use;
 pub use verify::Fault;
 

@@ -5,6 +5,7 @@ mod auth;
 mod pull;
 mod push;
 mod real;
+mod store;
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};

@@ -24,6 +24,7 @@ mod readdir;
 mod realroot;
 mod remove;
 mod rename;
+mod status;
 mod suites;
 mod support;
 mod tidy;

@@ -3,8 +3,10 @@
 
 pub mod assemble;
 pub mod compat;
+pub mod control;
 pub mod daemonize;
 pub mod error;
+pub mod list;
 pub mod options;
 pub mod session;
 pub mod spec;

@@ -1,15 +1,19 @@
 //! The life of a mount: assemble, mount, serve, and leave nothing behind.
+use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Instant;
 
 use plyfs_fuse::Session;
 use plyfs_sys::mount::{self, FuseMount, HelperError, MountEntry, Unmount};
-use plyfs_sys::process::{self, StopSignals};
+use plyfs_sys::process::{self, REPORT_SIGNAL, StopSignals};
 use plyfs_sys::{Errno, SysError};
 use plyfs_union::Union;
 
 use crate::assemble::{Assembled, Target, assemble};
+use crate::control::in_force;
+use crate::control::server::Teller;
 use crate::daemonize::Ready;
 use crate::error::MountError;
 use crate::spec::{MountSettings, MountSpec};
@@ -40,7 +44,7 @@ pub fn remount(spec: &MountSpec) -> Result<(), MountError> {
 /// Why the mount was not made or could not be served.
 pub fn serve(mut spec: MountSpec, ready: &mut Ready) -> Result<(), MountError> {
     // Before any thread exists, so that every thread inherits it.
-    let stop = StopSignals::block()?;
+    let stop = StopSignals::block()?.and_report()?;
     match process::raise_nofile_limit() {
         Ok(limit) => {
             let budget = (limit / FD_SHARE).clamp(*FD_BUDGET.start(), *FD_BUDGET.end());
@@ -67,7 +71,7 @@ pub fn serve(mut spec: MountSpec, ready: &mut Ready) -> Result<(), MountError> {
     };
     let mounted = Arc::new(mounted);
     // Before the first answer: who sees the mount work can ask about it.
-    let published = mounted
+    let mut published = mounted
         .entry
         .as_ref()
         .and_then(|e| Published::publish(e.dev, &state));
@@ -92,7 +96,19 @@ pub fn serve(mut spec: MountSpec, ready: &mut Ready) -> Result<(), MountError> {
         let raised = mount::raise_readahead(entry.dev, READAHEAD_KIB);
         tracing::debug!(raised, "readahead");
     }
-    watch_signals(stop, Arc::clone(&mounted));
+    let teller = Arc::new(Teller {
+        state,
+        data_only: spec.data_only.iter().map(|p| absolute(p)).collect(),
+        options: in_force::options(&spec, &union),
+        read_only: spec.is_read_only(),
+        counts: session.counts(),
+        union: Arc::downgrade(&union),
+        since: Instant::now(),
+    });
+    if let Some(published) = &mut published {
+        published.answer(Arc::clone(&teller));
+    }
+    watch_signals(stop, Arc::clone(&mounted), teller);
     let served = match ready.announce() {
         Ok(()) => session.run().map_err(MountError::Session),
         Err(e) => Err(e),
@@ -248,11 +264,18 @@ impl Mounted {
 
 /// One thread waits for the signals that ask to stop: the first unmounts, which ends the session
 /// once the last user is gone; the second does not wait for users.
-fn watch_signals(stop: StopSignals, mounted: Arc<Mounted>) {
+fn watch_signals(stop: StopSignals, mounted: Arc<Mounted>, teller: Arc<Teller>) {
     let run = move || {
         let mut asked = false;
         loop {
             match stop.wait() {
+                Ok(REPORT_SIGNAL) => {
+                    // A daemon has no stderr any more; then the log has it.
+                    let report = teller.report();
+                    drop(std::io::stderr().write_all(report.as_bytes()));
+                    tracing::info!("{}", report.trim_end().replace('\n', "; "));
+                    continue;
+                }
                 Ok(signal) => tracing::info!(signal, "stopping"),
                 Err(e) => {
                     tracing::error!("signals are not watched any more: {e}");

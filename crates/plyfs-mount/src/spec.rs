@@ -54,6 +54,8 @@ pub struct MountSpec {
     pub session: SessionConfig,
     /// Appearance.
     pub settings: MountSettings,
+    /// The options as they were given, for those who ask what is in force.
+    pub given: Vec<Given>,
 }
 
 /// Who mounts; decides the defaults.
@@ -102,6 +104,7 @@ impl MountSpec {
                 allow_other: who == Invoker::Root,
                 max_read: None,
             },
+            given: Vec::new(),
         }
     }
 
@@ -116,6 +119,7 @@ impl MountSpec {
     /// # Errors
     /// A value that cannot be understood.
     pub fn apply(&mut self, options: &[Given]) -> Result<(), OptionError> {
+        self.given.extend_from_slice(options);
         options.iter().try_for_each(|given| self.apply_one(given))
     }
 

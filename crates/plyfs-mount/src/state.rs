@@ -2,17 +2,25 @@
 //!
 //! The file lies in `/run/plyfs` (root) or `$XDG_RUNTIME_DIR/plyfs`, named by the minor device
 //! number of the mount, which is unique on the machine while the mount lives. The daemon holds an
-//! exclusive lock on it for its whole life, so a lock that can be had means a dead daemon.
+//! exclusive lock on it for its whole life, so a lock that can be had means a dead daemon. Beside
+//! it lies the control socket (see [`crate::control`]).
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use plyfs_sys::{io, process};
+use plyfs_sys::open::{self, Access};
+use plyfs_sys::{At, Name, io, mount, process};
 use serde::{Deserialize, Serialize};
+
+use crate::control::server::{Socket, Teller};
+
+/// Longest state file that is read: 500 layers with the longest paths.
+const MAX_STATE: u64 = 4 << 20;
 
 /// Facts about a live mount.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,8 +46,14 @@ impl StoredPath {
     /// Encodes a path.
     #[must_use]
     pub fn new(path: &Path) -> Self {
+        Self::from_bytes(path.as_os_str().as_bytes())
+    }
+
+    /// Encodes the bytes of a path.
+    #[must_use]
+    pub fn from_bytes(bytes: &[u8]) -> Self {
         let mut text = String::new();
-        for chunk in path.as_os_str().as_bytes().utf8_chunks() {
+        for chunk in bytes.utf8_chunks() {
             text.push_str(&chunk.valid().replace('%', "%25"));
             for byte in chunk.invalid() {
                 text.push_str(&format!("%{byte:02X}"));
@@ -90,6 +104,15 @@ fn directories() -> Vec<PathBuf> {
         .collect()
 }
 
+/// Where the state of a mount that `owner` made may be read.
+fn readable_directories(owner: Option<u32>) -> Vec<PathBuf> {
+    let of_owner = owner.filter(|uid| *uid != 0);
+    let of_owner = of_owner.map(|uid| PathBuf::from(format!("/run/user/{uid}/plyfs")));
+    let mut all = directories();
+    all.extend([PathBuf::from("/run/plyfs")].into_iter().chain(of_owner));
+    all
+}
+
 fn file_name(dev: (u32, u32)) -> String {
     format!("{}.json", dev.1)
 }
@@ -100,18 +123,20 @@ pub struct Published {
     path: PathBuf,
     /// Holds the lock; never closed before the process ends.
     file: File,
+    socket: Option<Socket>,
 }
 
 impl Published {
-    /// Writes the state of the mount with device number `dev`; None where no directory can be
-    /// written, which costs other commands their knowledge and nothing else.
+    /// Writes the state of the mount with device number `dev` and binds its control socket; None
+    /// where no directory can be written, which costs other commands their knowledge and nothing
+    /// else.
     #[must_use]
     pub fn publish(dev: (u32, u32), state: &MountState) -> Option<Self> {
         let text = serde_json::to_vec_pretty(state).ok()?;
         directories().into_iter().find_map(|dir| {
             let path = dir.join(file_name(dev));
-            match write_locked(&dir, &path, &text) {
-                Ok(file) => Some(Self { path, file }),
+            match publish_in(&dir, &path, &text) {
+                Ok(published) => Some(published),
                 Err(e) => {
                     tracing::debug!(path = %path.display(), "state not published: {e}");
                     None
@@ -120,37 +145,104 @@ impl Published {
         })
     }
 
-    /// Removes the file. The lock stays until the process ends, so that whoever waits for it
-    /// waits for the end of the process.
+    /// Answers at the control socket from now on. Who asked before waits in its queue.
+    pub fn answer(&mut self, teller: Arc<Teller>) {
+        let Some(socket) = self.socket.take() else {
+            return;
+        };
+        if let Err(e) = socket.serve(teller) {
+            tracing::warn!("nobody answers at the control socket: {e}");
+        }
+    }
+
+    /// Removes the file and the socket. The lock stays until the process ends, so that whoever
+    /// waits for it waits for the end of the process.
     pub fn withdraw(self) {
-        if let Err(e) = fs::remove_file(&self.path) {
+        if let Err(e) = self.remove() {
             tracing::debug!(path = %self.path.display(), "state not removed: {e}");
         }
         std::mem::forget(self.file);
     }
+
+    /// The device number is free again once the mount has gone: what lies under the name may be
+    /// that of a new mount.
+    fn remove(&self) -> std::io::Result<()> {
+        let turn = self.path.parent().map(File::open).transpose()?;
+        turn.as_ref().map_or(Ok(()), |dir| io::lock(dir.as_fd()))?;
+        let (own, there) = (self.file.metadata()?, fs::metadata(&self.path)?);
+        if own.ino() == there.ino() {
+            // Without a socket there is one file less to remove.
+            drop(fs::remove_file(self.path.with_extension("sock")));
+            fs::remove_file(&self.path)?;
+        }
+        Ok(())
+    }
 }
 
-fn write_locked(dir: &Path, path: &Path, text: &[u8]) -> std::io::Result<File> {
+fn publish_in(dir: &Path, path: &Path, text: &[u8]) -> std::io::Result<Published> {
     fs::DirBuilder::new()
         .recursive(true)
         .mode(0o755)
         .create(dir)?;
-    // A stale file of a dead daemon may still be watched through its lock: a new one is a new
-    // inode.
-    match fs::remove_file(path) {
+    // One at a time, so that what is cleaned away is never what another has just made.
+    let turn = File::open(dir)?;
+    io::lock(turn.as_fd())?;
+    remove_stale(dir);
+    let early = path.with_extension(format!("new.{}", std::process::id()));
+    match fs::remove_file(&early) {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e),
         _ => {}
     }
+    // It gets its name when it is locked and complete: whoever finds it sees a live daemon.
     let mut file = OpenOptions::new()
         .write(true)
         .create_new(true)
         .mode(0o644)
-        .open(path)?;
+        .open(&early)?;
     if !io::try_lock(file.as_fd())? {
         return Err(std::io::ErrorKind::WouldBlock.into());
     }
-    file.write_all(text)?;
-    Ok(file)
+    let named = file.write_all(text).and_then(|()| fs::rename(&early, path));
+    if let Err(e) = named {
+        drop(fs::remove_file(&early));
+        return Err(e);
+    }
+    let socket = match Socket::bind(&path.with_extension("sock")) {
+        Ok(socket) => Some(socket),
+        Err(e) => {
+            tracing::debug!(path = %path.display(), "no control socket: {e}");
+            None
+        }
+    };
+    Ok(Published {
+        path: path.to_owned(),
+        file,
+        socket,
+    })
+}
+
+/// Removes what daemons left that died: where nobody holds the lock and nothing is mounted any
+/// more. A dead mount that is still there keeps its file, which tells what it was.
+fn remove_stale(dir: &Path) {
+    let Ok(mounted) = mount::mounts() else { return };
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    for path in entries.map(|e| e.path()) {
+        let minor = path
+            .file_stem()
+            .and_then(OsStr::to_str)
+            .and_then(|stem| stem.parse::<u32>().ok());
+        let Some(minor) = minor.filter(|_| path.extension() == Some(OsStr::new("json"))) else {
+            continue;
+        };
+        let in_use = mounted
+            .iter()
+            .any(|m| m.dev.1 == minor && is_fuse(&m.fstype));
+        let dead = || File::open(&path).is_ok_and(|f| io::is_unlocked(f.as_fd()).unwrap_or(false));
+        if !in_use && dead() {
+            drop(fs::remove_file(&path));
+            drop(fs::remove_file(path.with_extension("sock")));
+        }
+    }
 }
 
 /// The state file of a mount, opened by another process.
@@ -159,6 +251,7 @@ pub struct Watched {
     /// What it says.
     pub state: MountState,
     file: File,
+    path: PathBuf,
 }
 
 impl Watched {
@@ -166,24 +259,50 @@ impl Watched {
     /// told about it.
     #[must_use]
     pub fn open(dev: (u32, u32)) -> Option<Self> {
-        let dirs = directories()
-            .into_iter()
-            .chain([PathBuf::from("/run/plyfs")]);
-        dirs.into_iter().find_map(|dir| {
-            let mut file = File::open(dir.join(file_name(dev))).ok()?;
-            let mut text = String::new();
-            file.read_to_string(&mut text).ok()?;
-            let state = serde_json::from_str(&text).ok()?;
-            let watched = Self { state, file };
-            (!watched.daemon_is_gone()).then_some(watched)
-        })
+        let watched = Self::open_any(dev, None)?;
+        (!watched.daemon_is_gone()).then_some(watched)
+    }
+
+    /// Opens the state of the mount with device number `dev` that user `owner` made, be its daemon
+    /// alive or dead; a live one is preferred.
+    #[must_use]
+    pub fn open_any(dev: (u32, u32), owner: Option<u32>) -> Option<Self> {
+        let mut dead = None;
+        for dir in readable_directories(owner) {
+            match Self::read(&dir, &file_name(dev)) {
+                Some(watched) if !watched.daemon_is_gone() => return Some(watched),
+                other => dead = dead.or(other),
+            }
+        }
+        dead
+    }
+
+    /// Reads a file that another user may have made: never waits, whatever it is.
+    fn read(dir: &Path, name: &str) -> Option<Self> {
+        let fd = open::open_dir_path(dir).ok()?;
+        let at = At::entry(fd.as_fd(), Name::new(name.as_bytes()).ok()?);
+        let file = File::from(open::open_file(at, Access::READ).ok()?);
+        if !file.metadata().ok()?.is_file() {
+            return None;
+        }
+        let mut text = String::new();
+        (&file).take(MAX_STATE).read_to_string(&mut text).ok()?;
+        let state = serde_json::from_str(&text).ok()?;
+        let path = dir.join(name);
+        Some(Self { state, file, path })
+    }
+
+    /// The control socket of the mount.
+    #[must_use]
+    pub fn socket(&self) -> PathBuf {
+        self.path.with_extension("sock")
     }
 
     /// Whether the daemon has ended.
     #[must_use]
     pub fn daemon_is_gone(&self) -> bool {
-        // A lock got by asking is let go of when this file is closed; nobody else wants it.
-        io::try_lock(self.file.as_fd()).unwrap_or(true)
+        // The shared lock got by asking is in nobody's way: no daemon locks an old file.
+        io::is_unlocked(self.file.as_fd()).unwrap_or(true)
     }
 }
 
@@ -192,6 +311,10 @@ impl Watched {
 pub fn absolute(path: &Path) -> StoredPath {
     let full = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     StoredPath::new(&full)
+}
+
+pub(crate) fn is_fuse(fstype: &str) -> bool {
+    fstype == "fuse" || fstype.starts_with("fuse.")
 }
 
 /// Whether a mount's type is one of ours.

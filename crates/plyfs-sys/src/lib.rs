@@ -19,6 +19,7 @@ pub mod name;
 pub mod open;
 pub mod peer;
 pub mod process;
+pub mod socket;
 pub mod stat;
 pub mod thread;
 pub mod usage;

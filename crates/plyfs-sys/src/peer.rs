@@ -1,10 +1,5 @@
-//! What another process may do, as /proc tells it, and who is at the other end of a socket.
+//! What another process may do, as /proc tells it.
 use std::fs;
-use std::os::fd::AsFd;
-
-use nix::sys::socket::{getsockopt, sockopt};
-
-use crate::error::{Result, SysError};
 
 /// Credentials of a process that FUSE does not pass on.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -13,17 +8,6 @@ pub struct Peer {
     pub effective: u64,
     /// Supplementary groups.
     pub groups: Vec<u32>,
-}
-
-/// The user at the other end of a connected socket of this machine (SO_PEERCRED), as this process's
-/// user namespace names it.
-///
-/// # Errors
-/// ENOTSOCK and the like.
-pub fn user_of_socket(socket: &impl AsFd) -> Result<u32> {
-    getsockopt(socket, sockopt::PeerCredentials)
-        .map(|peer| peer.uid())
-        .map_err(|e| SysError::new("getsockopt(SO_PEERCRED)", e))
 }
 
 /// The credentials of the thread `pid`; None when it has gone or /proc does not show it.

@@ -169,6 +169,9 @@ pub fn release_stdio() -> Result<()> {
     Ok(())
 }
 
+/// Name of the signal of [`StopSignals::and_report`].
+pub const REPORT_SIGNAL: &str = "SIGUSR1";
+
 /// The signals that ask a daemon to stop, blocked so that one thread can wait for them.
 #[derive(Debug, Clone, Copy)]
 pub struct StopSignals(SigSet);
@@ -186,6 +189,18 @@ impl StopSignals {
         set.thread_block()
             .map_err(|e| SysError::new("pthread_sigmask", e))?;
         Ok(Self(set))
+    }
+
+    /// The same, and SIGUSR1, which asks a daemon how it is.
+    ///
+    /// # Errors
+    /// What `pthread_sigmask` answers.
+    pub fn and_report(mut self) -> Result<Self> {
+        self.0.add(Signal::SIGUSR1);
+        self.0
+            .thread_block()
+            .map_err(|e| SysError::new("pthread_sigmask", e))?;
+        Ok(self)
     }
 
     /// Waits for the next of the signals and answers its name.

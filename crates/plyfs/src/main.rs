@@ -8,6 +8,7 @@ mod exit;
 mod logging;
 mod options_text;
 mod output;
+mod report;
 
 use std::ffi::{OsStr, OsString};
 use std::process::ExitCode;

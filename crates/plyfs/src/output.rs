@@ -8,6 +8,41 @@ pub(crate) fn line(text: impl Display) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Prints text that has its own line ends.
+pub(crate) fn raw(text: impl Display) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    write!(out, "{text}")?;
+    Ok(out.flush()?)
+}
+
+/// Prints rows in columns.
+pub(crate) fn table(rows: &[Vec<String>]) -> anyhow::Result<()> {
+    raw(aligned(rows))
+}
+
+/// Rows in columns as wide as their widest cell; nothing stands behind the last one.
+pub(crate) fn aligned(rows: &[Vec<String>]) -> String {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |i: usize| {
+        let cells = rows.iter().filter_map(|r| r.get(i));
+        cells.map(|c| c.chars().count()).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..columns).map(width).collect();
+    let mut out = String::new();
+    for row in rows {
+        let cells = row.iter().zip(&widths);
+        let line: Vec<String> = cells.map(|(c, w)| format!("{c:<w$}")).collect();
+        out.push_str(line.join("  ").trim_end());
+        out.push('\n');
+    }
+    out
+}
+
+/// A path as [`escaped`] text.
+pub(crate) fn escaped_path(path: &std::path::Path) -> String {
+    escaped(std::os::unix::ffi::OsStrExt::as_bytes(path.as_os_str()))
+}
+
 /// Prints one line to stderr, after the program's name; nobody can be told if that fails.
 pub(crate) fn complain(text: impl Display) {
     drop(writeln!(std::io::stderr().lock(), "plyfs: {text}"));

@@ -3,7 +3,9 @@
 pub(crate) mod compat;
 mod demo;
 mod diff;
+mod ls;
 mod mount;
+mod status;
 mod umount;
 mod version;
 
@@ -21,6 +23,10 @@ pub(crate) enum Command {
     Umount(umount::Args),
     /// Show what an upper layer changes: A (added), C (changed) or D (deleted) and the path
     Diff(diff::Args),
+    /// Show how a mount is: layers, options, requests, caches, copy-ups
+    Status(status::Args),
+    /// List the mounts of plyfs on this machine
+    Ls(ls::Args),
     /// Show on real files what plyfs does, in a temporary directory that is removed afterwards
     Demo(demo::Args),
     /// Print the version
@@ -34,6 +40,8 @@ impl Command {
             Self::Mount(args) => done(mount::run(args)),
             Self::Umount(args) => done(umount::run(&args)),
             Self::Diff(args) => done(diff::run(args)),
+            Self::Status(args) => status::run(&args),
+            Self::Ls(args) => done(ls::run(&args)),
             Self::Demo(args) => done(demo::run(&args)),
             Self::Version => done(version::run()),
         }

@@ -188,3 +188,21 @@ fn an_impossible_change_is_refused() {
         assert_eq!(nix::unistd::truncate(&m.join("a"), -1), Err(Errno::EINVAL));
     });
 }
+
+/// Kernel overlayfs sets the time in each case; with cached writes the kernel's FUSE client keeps
+/// it and does not pass on a truncation by path to the size a file has.
+#[test]
+fn truncating_to_the_same_size_sets_the_time_by_descriptor() {
+    for (options, by_path) in [("", false), ("writeback=0", true)] {
+        on_plyfs(&["f f = content\nt 1000 f"], options, |_, m| {
+            let mtime = || fs::metadata(m.join("f")).unwrap().mtime();
+            // The file has to be in the upper: its copy-up keeps the time.
+            fs::set_permissions(m.join("f"), fs::Permissions::from_mode(0o600)).unwrap();
+            nix::unistd::truncate(&m.join("f"), 7).unwrap();
+            assert_eq!(mtime() != 1000, by_path, "{options}");
+            let file = fs::File::options().write(true).open(m.join("f")).unwrap();
+            file.set_len(7).unwrap();
+            assert!(mtime() != 1000, "{options}");
+        });
+    }
+}

@@ -31,6 +31,8 @@ fn pjdfstest_fails_nowhere_but_where_the_kernel_does() {
     suite("pjdfstest", &["--fs", "ext4", "--fs", "xfs"]);
 }
 
+/// With cached writes, the default: without them Linux 6.17 and newer lose bytes (docs/semantics.md),
+/// and fsx, which has dirty pages written all the time, finds that within seconds.
 /// `PLYFS_FSX_OPS` and `PLYFS_FSX_SEED` choose another run; `scripts/suites/fsx` has a longer one.
 #[test]
 fn every_byte_is_what_was_written() {

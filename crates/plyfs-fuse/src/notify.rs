@@ -24,6 +24,15 @@ impl Invalidate for KernelListener {
         }
     }
 
+    /// The kernel stores dirty pages before it drops any (`invalidate_inode_pages2_range()`), with
+    /// WRITE requests that other threads must be there to answer.
+    fn write_back(&self, node: NodeId, off: u64, len: u64) {
+        let (off, len) = (off.cast_signed().max(0), len.cast_signed().max(0));
+        if let Err(e) = self.notifier.inval_inode(INodeNo(node.0), off, len) {
+            tracing::debug!("having pages of inode {} written: {e}", node.0);
+        }
+    }
+
     /// A directory's pages are its cached listing; dropping them makes the kernel read it again.
     fn listing(&self, node: NodeId) {
         if let Err(e) = self.notifier.inval_inode(INodeNo(node.0), 0, 0) {

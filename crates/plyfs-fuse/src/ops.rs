@@ -16,7 +16,7 @@ use plyfs_sys::io::FileIoctl;
 use plyfs_sys::make::Rename;
 use plyfs_sys::stat::Kind;
 use plyfs_sys::xattr::SetFlags;
-use plyfs_union::{Attr, Caller, Entry, Flow, Make, NodeId, Result, SetAttr, Union};
+use plyfs_union::{Attr, Caller, Entry, Flow, Found, Make, NodeId, Result, SetAttr, Union};
 
 use crate::convert::{self, caller, cookie, errno, set_time, system_time};
 use crate::counts::{Op, RequestCounts};
@@ -160,6 +160,16 @@ impl Adapter {
         }
     }
 
+    fn seek_elsewhere(&self, node: INodeNo, offset: i64, whence: i32, reply: ReplyLseek) {
+        let union = Arc::clone(&self.union);
+        elsewhere("lseek", move || {
+            match union.seek(NodeId(node.0), offset, whence) {
+                Ok(at) => reply.offset(at),
+                Err(e) => reply.error(errno("lseek", node.0, &e)),
+            }
+        });
+    }
+
     fn attr_ttl(&self) -> Duration {
         self.ttl().min(Duration::from_secs(1_000_000_000))
     }
@@ -178,6 +188,18 @@ impl Adapter {
                 Flow::Continue(())
             })?;
         Ok((w.0, sent))
+    }
+}
+
+/// Answers a request that has to wait for WRITE requests, which the threads of the connection must
+/// be free to serve, on a thread of its own.
+fn elsewhere(op: &'static str, answer: impl FnOnce() + Send + 'static) {
+    let spawned = std::thread::Builder::new()
+        .name(op.into())
+        .spawn(move || guard(op, answer));
+    // Without a thread the reply is dropped, which answers EIO.
+    if let Err(e) = spawned {
+        tracing::error!("{op}: no thread: {e}");
     }
 }
 
@@ -226,6 +248,12 @@ impl Filesystem for Adapter {
         for flag in WANTED {
             if config.add_capabilities(flag).is_err() {
                 tracing::debug!("the kernel does not offer {flag:?}");
+            }
+        }
+        if self.config.writeback && !self.union.is_read_only() {
+            match config.add_capabilities(InitFlags::FUSE_WRITEBACK_CACHE) {
+                Ok(()) => self.union.kernel_caches_writes(),
+                Err(_) => tracing::warn!("the kernel does not cache writes: writeback=0"),
             }
         }
         if let Err(nearest) = config.set_max_write(self.config.max_write) {
@@ -452,7 +480,9 @@ impl Filesystem for Adapter {
         self.guard_sized(Op::Write, ino, data.len(), || {
             let node = NodeId(ino.0);
             let result = if write_flags.contains(WriteFlags::FUSE_WRITE_CACHE) {
-                self.union.write_back(node, offset, data)
+                self.union
+                    .write_back(node, offset, data)
+                    .map(|()| data.len())
             } else {
                 let kill = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
                 let killed = Caller {
@@ -659,13 +689,23 @@ impl Filesystem for Adapter {
             let Some(op) = FileIoctl::from_request(cmd) else {
                 return reply.error(Errno::ENOTTY);
             };
-            match self.union.ioctl(NodeId(ino.0), op, in_data) {
+            let (union, data) = (Arc::clone(&self.union), in_data.to_vec());
+            let answer = move || match union.ioctl(NodeId(ino.0), op, &data) {
                 Ok(data) => {
                     let len = (out_size as usize).min(data.len());
                     reply.ioctl(0, &data[..len]);
                 }
                 Err(e) => reply.error(errno("ioctl", ino.0, &e)),
+            };
+            if !op.writes() {
+                return answer();
             }
+            // What was written before the file is made immutable is stored before.
+            let union = Arc::clone(&self.union);
+            elsewhere("ioctl", move || {
+                union.store_pages(NodeId(ino.0));
+                answer();
+            });
         });
     }
 
@@ -711,8 +751,9 @@ impl Filesystem for Adapter {
         reply: ReplyLseek,
     ) {
         self.guard(Op::Lseek, ino, || {
-            match self.union.seek(NodeId(ino.0), offset, whence) {
-                Ok(at) => reply.offset(at),
+            match self.union.seek_now(NodeId(ino.0), offset, whence) {
+                Ok(Found::At(at)) => reply.offset(at),
+                Ok(Found::Unsure) => self.seek_elsewhere(ino, offset, whence, reply),
                 Err(e) => reply.error(errno("lseek", ino.0, &e)),
             }
         });

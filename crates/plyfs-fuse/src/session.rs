@@ -23,6 +23,8 @@ pub struct SessionConfig {
     pub max_write: u32,
     /// A request that takes this long is named in the log; `Duration::MAX` = none is.
     pub slow: Duration,
+    /// Whether the kernel may cache writes and store them later.
+    pub writeback: bool,
 }
 
 /// Threads mostly wait for a disk, so there are more of them than processors: a few long copies
@@ -40,6 +42,7 @@ impl Default for SessionConfig {
             timeout: Duration::MAX,
             max_write: DEFAULT_MAX_WRITE,
             slow: DEFAULT_SLOW,
+            writeback: true,
         }
     }
 }

@@ -146,6 +146,10 @@ impl MountSpec {
             Meaning::Slow => self.session.slow = slow(given)?,
             Meaning::MaxWrite => self.session.max_write = request_size(given)?,
             Meaning::MaxRead => self.settings.max_read = Some(request_size(given)?),
+            Meaning::Writeback => {
+                self.session.writeback = given.value().is_empty() || switch(given)?
+            }
+            Meaning::NoWriteback => self.session.writeback = false,
             Meaning::FsName => self.settings.source = OsString::from_vec(given.value()),
             Meaning::Subtype => self.settings.subtype = subtype(given)?,
             Meaning::AllowOther => self.settings.allow_other = true,
@@ -291,6 +295,19 @@ mod tests {
     }
 
     #[test]
+    fn writes_are_cached_unless_told_not_to() {
+        for (options, cached) in [
+            ("lowerdir=/a", true),
+            ("lowerdir=/a,writeback=0", false),
+            ("lowerdir=/a,nowriteback", false),
+            ("lowerdir=/a,nowriteback,writeback", true),
+        ] {
+            let s = spec(options, Invoker::Root).unwrap();
+            assert_eq!(s.session.writeback, cached, "{options}");
+        }
+    }
+
+    #[test]
     fn ordinary_users_mount_without_suid_and_devices() {
         let s = spec("lowerdir=/a", Invoker::User).unwrap();
         assert!(
@@ -340,6 +357,7 @@ mod tests {
             "subtype=a,b=\\,",
             "index=",
             "fsync=2",
+            "writeback=2",
         ] {
             assert!(spec(options, Invoker::Root).is_err(), "{options}");
         }

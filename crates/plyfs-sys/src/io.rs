@@ -115,6 +115,11 @@ pub fn fallocate(fd: BorrowedFd<'_>, mode: i32, off: u64, len: u64) -> Result<()
     })
 }
 
+/// `whence` of a search for data.
+pub const SEEK_DATA: i32 = libc::SEEK_DATA;
+/// `whence` of a search for a hole.
+pub const SEEK_HOLE: i32 = libc::SEEK_HOLE;
+
 /// `lseek(2)`: the resulting offset, for SEEK_DATA and SEEK_HOLE.
 ///
 /// # Errors

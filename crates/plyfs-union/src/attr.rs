@@ -66,6 +66,17 @@ impl SetAttr {
         let others = self.mode.or(self.uid).or(self.gid).is_some() || self.size.is_some();
         !others && !fixed(&self.atime) && !fixed(&self.mtime)
     }
+
+    /// The given time of modification, where that is all there is to set.
+    fn mtime_alone(&self) -> Option<Time> {
+        let others = self.mode.or(self.uid).or(self.gid).is_some()
+            || self.size.is_some()
+            || self.atime.is_some();
+        match self.mtime {
+            Some(SetTime::To(mtime)) if !others => Some(mtime),
+            _ => None,
+        }
+    }
 }
 
 impl Union {
@@ -108,7 +119,7 @@ impl Union {
             blocks,
             blksize: found.blksize,
             atime: found.atime,
-            mtime: found.mtime,
+            mtime: self.times.shown(inode.id).unwrap_or(found.mtime),
             ctime: found.ctime,
         })
     }
@@ -119,6 +130,11 @@ impl Union {
     /// EROFS without an upper; ENOSPC and the like from copy-up; EPERM, EFBIG from the layer.
     pub fn setattr(&self, caller: &Caller, node: NodeId, set: &SetAttr) -> Result<Attr> {
         let inode = self.inode(node)?;
+        if self.keeps_time(&inode)
+            && let Some(mtime) = set.mtime_alone()
+        {
+            return self.set_mtime(&inode, mtime);
+        }
         if set.is_touch() {
             self.may_touch(&inode)?;
         } else {
@@ -139,6 +155,8 @@ impl Union {
             }
         }
         if let Some(mode) = set.mode {
+            let _no_store = self.times.privileges(node).write();
+            self.files.is_privileged(node);
             self.reach
                 .with(&obj, |at| sys_attr::chmod(at, mode & 0o7777))?;
         }
@@ -148,10 +166,64 @@ impl Union {
         if set.atime.is_some() || set.mtime.is_some() {
             let atime = set.atime.unwrap_or(SetTime::Omit);
             let mtime = set.mtime.unwrap_or(SetTime::Omit);
-            self.reach
-                .with(&obj, |at| sys_attr::utimens(at, atime, mtime))?;
+            self.set_times(&inode, &obj, atime, mtime)?;
         }
         self.attr_of(&inode)
+    }
+
+    /// Whether the kernel says what the time of modification is.
+    fn keeps_time(&self, inode: &Inode) -> bool {
+        inode.kind == Kind::File && self.times.is_on()
+    }
+
+    /// The kernel tells the time it has kept. It also does so where only its own idea of the
+    /// change time has moved (a name came or went), and then there is nothing to copy up.
+    fn set_mtime(&self, inode: &Arc<Inode>, to: Time) -> Result<Attr> {
+        let top = inode.top().ok_or(Error::Stale)?;
+        let mut found = self.stat_obj(top)?;
+        if found.mtime == to && self.times.shown(inode.id).is_none() {
+            return self.show(inode, &found);
+        }
+        // An append moves the time too, and the kernel does not say why it moved.
+        self.may_touch(inode)?;
+        let in_upper = inode.upper().is_some();
+        self.copy_up(inode, DataNeed::AttributesOnly)?;
+        let obj = Arc::clone(inode.upper().ok_or(Error::ReadOnly)?);
+        self.set_times(inode, &obj, SetTime::Omit, SetTime::To(to))?;
+        if !in_upper {
+            return self.attr_of(inode);
+        }
+        found.mtime = to;
+        self.show(inode, &found)
+    }
+
+    fn set_times(&self, inode: &Inode, obj: &Obj, atime: SetTime, mtime: SetTime) -> Result<()> {
+        let set = || {
+            self.reach
+                .with(obj, |at| sys_attr::utimens(at, atime, mtime))
+                .map_err(Error::from)
+        };
+        match mtime {
+            SetTime::To(to) if self.keeps_time(inode) => self.times.set(inode.id, to, set),
+            _ => set(),
+        }
+    }
+
+    /// Puts the time on disk that a file shows, if that on disk is of a later store.
+    pub(crate) fn settle_time(&self, node: NodeId) {
+        let set = |mtime| {
+            let Some(inode) = self.table.get(node) else {
+                return Ok(());
+            };
+            let obj = inode.upper().ok_or(Error::ReadOnly)?;
+            let to = SetTime::To(mtime);
+            Ok(self
+                .reach
+                .with(obj, |at| sys_attr::utimens(at, SetTime::Omit, to))?)
+        };
+        if let Err(e) = self.times.settle(node, set) {
+            tracing::warn!("the modification time of inode {}: {e}", node.0);
+        }
     }
 
     /// Whether a new size sets the time of modification although it may be the old one. FUSE
@@ -161,6 +233,9 @@ impl Union {
         let Some(size) = set.size else {
             return Ok(false);
         };
+        if self.keeps_time(inode) {
+            return Ok(true);
+        }
         if set.by_handle || size == 0 {
             return Ok(true);
         }
@@ -181,6 +256,7 @@ impl Union {
         }
         self.drop_suid_for(caller, inode)?;
         let file = self.write_file(inode)?;
+        let _change = self.change(inode, &file)?;
         if touch {
             sys_attr::truncate(file.fd(), size)?;
         } else {

@@ -2,6 +2,7 @@
 use std::num::NonZeroUsize;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use lru::LruCache;
 use parking_lot::Mutex;
@@ -17,6 +18,8 @@ pub(crate) struct OpenFile {
     fd: Arc<OwnedFd>,
     layer: LayerIdx,
     writable: bool,
+    /// The file was seen without suid, sgid and capabilities, and none have been set since.
+    plain: AtomicBool,
 }
 
 impl OpenFile {
@@ -27,6 +30,16 @@ impl OpenFile {
 
     pub(crate) fn fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
+    }
+
+    /// Whether the file is known to have nothing that a write would take off.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.plain.load(Ordering::Acquire)
+    }
+
+    /// Records what [`OpenFile::is_plain`] is to say.
+    pub(crate) fn set_plain(&self, plain: bool) {
+        self.plain.store(plain, Ordering::Release);
     }
 
     /// Whether the file is that of `layer` and allows what is asked.
@@ -105,11 +118,19 @@ impl OpenFiles {
             fd: Arc::new(fd),
             layer,
             writable,
+            plain: AtomicBool::new(false),
         });
         // Closing can take long (last reference to a deleted file): not under the lock.
         let evicted = self.shard(id).lock().files.push(id, Arc::clone(&file));
         drop(evicted);
         file
+    }
+
+    /// The file of this inode may have something from now on that a write takes off.
+    pub(crate) fn is_privileged(&self, id: NodeId) {
+        if let Some(file) = self.get(id) {
+            file.set_plain(false);
+        }
     }
 
     pub(crate) fn remove(&self, id: NodeId) {

@@ -2,20 +2,22 @@
 use std::sync::Arc;
 
 use plyfs_layer::LayerIdx;
+use plyfs_sys::attr as sys_attr;
 use plyfs_sys::open::Access;
 use plyfs_sys::stat::{Kind, StatFs};
 use plyfs_sys::xattr::{self, SetFlags};
-use plyfs_sys::{At, io, open, stat};
+use plyfs_sys::{At, Errno, SysError, io, open, stat};
 
 use crate::copy_up::{CAPABILITY, DataNeed};
 use crate::files::OpenFile;
 use crate::inode::{Inode, NodeId};
+use crate::kept_times::Change;
 use crate::{Caller, Error, Result, Union};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
 impl Union {
     /// The open file from which data is read.
-    fn read_file(&self, inode: &Arc<Inode>) -> Result<Arc<OpenFile>> {
+    pub(crate) fn read_file(&self, inode: &Arc<Inode>) -> Result<Arc<OpenFile>> {
         if inode.kind != Kind::File {
             return Err(Error::Invalid("only regular files have data"));
         }
@@ -75,30 +77,47 @@ impl Union {
         self.copy_up(&inode, DataNeed::All)?;
         self.drop_suid_for(caller, &inode)?;
         let file = self.write_file(&inode)?;
+        let _change = self.change(&inode, &file)?;
         Ok(io::pwrite(file.fd(), data, off)?)
     }
 
-    /// Writes pages that were changed through a mapping. The kernel cleared what such a change
-    /// clears when it was made; a store through a mapping clears no capabilities, so those the
-    /// layer's file system takes away are put back.
+    /// Stores pages that the kernel had cached, all of them or none as far as the caller can tell.
+    /// The kernel cleared what a change clears when it was made, so suid, sgid and capabilities
+    /// that the layer's file system takes away now are put back.
     ///
     /// # Errors
     /// As [`Union::write`].
-    pub fn write_back(&self, node: NodeId, off: u64, data: &[u8]) -> Result<usize> {
+    pub fn write_back(&self, node: NodeId, off: u64, data: &[u8]) -> Result<()> {
         let inode = self.inode(node)?;
         self.may_touch(&inode)?;
         self.copy_up(&inode, DataNeed::All)?;
         let file = self.write_file(&inode)?;
+        let _nothing_is_set = self.times.privileges(node).read();
+        let _change = self.change(&inode, &file)?;
         let fd = file.fd();
         if self.is_append_only(&inode)? && !is_same(fd, off, data)? {
             return Err(Error::Protected);
         }
+        if file.is_plain() {
+            return write_all(fd, data, off);
+        }
+        let found = stat::stat_fd(fd)?;
         let capability = xattr::get(At::object(&fd), CAPABILITY)?;
-        let written = io::pwrite(fd, data, off)?;
+        file.set_plain(capability.is_none() && found.perm() & SUID_SGID == 0);
+        let written = write_all(fd, data, off);
         if let Some(value) = capability {
             xattr::set(At::object(&fd), CAPABILITY, &value, SetFlags::empty())?;
         }
-        Ok(written)
+        if found.perm() & SUID_SGID != 0 && stat::stat_fd(fd)?.perm() != found.perm() {
+            sys_attr::chmod(At::object(&fd), found.perm())?;
+        }
+        written
+    }
+
+    /// To be called before data on disk changes, for as long as it does.
+    pub(crate) fn change(&self, inode: &Inode, file: &OpenFile) -> Result<Option<Change<'_>>> {
+        let found = || Ok(stat::stat_fd(file.fd())?.mtime);
+        self.times.change(inode.id, found)
     }
 
     /// Makes a file or directory durable; a lower object always is.
@@ -112,6 +131,7 @@ impl Union {
         }
         match inode.kind {
             Kind::File => {
+                self.settle_time(node);
                 let file = self.write_file(&inode)?;
                 Ok(io::fsync(file.fd(), data_only)?)
             }
@@ -145,23 +165,15 @@ impl Union {
         self.copy_up(&inode, DataNeed::All)?;
         self.drop_suid_for(caller, &inode)?;
         let file = self.write_file(&inode)?;
+        let _change = self.change(&inode, &file)?;
         Ok(io::fallocate(file.fd(), mode, range.0, range.1)?)
-    }
-
-    /// `lseek(2)` for SEEK_DATA and SEEK_HOLE.
-    ///
-    /// # Errors
-    /// ENXIO, EINVAL and the like.
-    pub fn seek(&self, node: NodeId, off: i64, whence: i32) -> Result<i64> {
-        let inode = self.inode(node)?;
-        let file = self.read_file(&inode)?;
-        Ok(io::lseek(file.fd(), off, whence)?)
     }
 
     /// Copies a range between two files, the target copied up first; answers the bytes copied.
     ///
     /// # Errors
-    /// EXDEV, EINVAL, ENOSPC and the like.
+    /// EXDEV, EINVAL, ENOSPC and the like. EXDEV makes the kernel copy by reading and writing,
+    /// which is also what is needed where the source ends on disk before it does for programs.
     pub fn copy_range(
         &self,
         caller: &Caller,
@@ -175,7 +187,13 @@ impl Union {
         self.drop_suid_for(caller, &dst)?;
         let output = self.write_file(&dst)?;
         let input = self.read_file(&src)?;
-        Ok(io::copy_range(input.fd(), from.1, output.fd(), to.1, len)?)
+        let _change = self.change(&dst, &output)?;
+        match io::copy_range(input.fd(), from.1, output.fd(), to.1, len)? {
+            0 if len > 0 && self.times.is_on() => {
+                Err(SysError::new("copy_file_range", Errno::EXDEV).into())
+            }
+            n => Ok(n),
+        }
     }
 
     /// Figures of the file system that takes the changes, or of the topmost lower.
@@ -197,8 +215,23 @@ const FALLOC_FL_KEEP_SIZE: i32 = 1;
 
 /// Whether what `data` has before the end of a file is what the file has there. Pages that come
 /// back hold whole blocks, so those that were appended to begin with bytes that were there.
-fn is_same(fd: std::os::fd::BorrowedFd<'_>, off: u64, data: &[u8]) -> Result<bool> {
+fn is_same(fd: BorrowedFd<'_>, off: u64, data: &[u8]) -> Result<bool> {
     let mut there = vec![0; data.len()];
     let n = io::pread(fd, &mut there, off)?;
     Ok(there[..n] == data[..n])
+}
+
+/// Suid and sgid of a mode.
+const SUID_SGID: u32 = 0o6000;
+
+/// Writes all of `data`: nobody asks again for the rest of a page that was only half stored.
+fn write_all(fd: BorrowedFd<'_>, data: &[u8], off: u64) -> Result<()> {
+    let mut done = 0;
+    while done < data.len() {
+        match io::pwrite(fd, &data[done..], off + done as u64)? {
+            0 => return Err(SysError::new("pwrite", Errno::EIO).into()),
+            n => done += n,
+        }
+    }
+    Ok(())
 }

@@ -8,6 +8,7 @@ use crate::cache::ByteCache;
 use crate::config::{OpenError, UnionConfig, UnionOptions};
 use crate::files::OpenFiles;
 use crate::inode::{Inode, Key, Lowers, NodeId, Parts};
+use crate::kept_times::KeptTimes;
 use crate::listing::UpperList;
 use crate::lower_index::LowerIndex;
 use crate::stack::Stack;
@@ -22,6 +23,9 @@ pub trait Invalidate: Send + Sync + std::fmt::Debug {
     fn attributes(&self, node: NodeId);
     /// The listing of the directory `node` that the kernel caches is old.
     fn listing(&self, node: NodeId);
+    /// What programs have stored in pages of `node` from `off` on and what the kernel has not yet
+    /// written is to be written before this returns; `len` 0 means to the end.
+    fn write_back(&self, node: NodeId, off: u64, len: u64);
 }
 
 /// The merged view of a stack of layers.
@@ -32,6 +36,7 @@ pub struct Union {
     pub(crate) table: Arc<Table>,
     pub(crate) reach: Reach,
     pub(crate) files: OpenFiles,
+    pub(crate) times: KeptTimes,
     pub(crate) lower_cache: ByteCache<LowerIndex>,
     pub(crate) upper_cache: ByteCache<UpperList>,
     pub(crate) upper_dirs: UpperDirs,
@@ -54,6 +59,7 @@ impl Union {
             table: Table::new(),
             reach: Reach::new(options.fd_budget / 2),
             files: OpenFiles::new(options.fd_budget / 2),
+            times: KeptTimes::new(),
             lower_cache: ByteCache::new(options.cache_bytes / 2),
             upper_cache: ByteCache::new(options.cache_bytes / 2),
             upper_dirs: UpperDirs::default(),
@@ -120,16 +126,44 @@ impl Union {
         }
     }
 
+    pub(crate) fn launder(&self, node: NodeId, off: u64, len: u64) {
+        if let Some(listener) = self.listener.get() {
+            listener.write_back(node, off, len);
+        }
+    }
+
     pub(crate) fn inode(&self, node: NodeId) -> Result<Arc<Inode>> {
         self.table.get(node).ok_or(Error::Stale)
     }
 
     /// The kernel gives back `count` lookups of an inode.
     pub fn forget(&self, node: NodeId, count: u64) {
+        self.settle_time(node);
         if node != NodeId::ROOT && self.table.forget(node, count) {
             self.files.remove(node);
+            self.times.forget(node);
             self.lower_cache.remove(node);
             self.upper_cache.remove(node);
+        }
+    }
+
+    /// The kernel caches writes from now on: size and times of regular files are what it says.
+    pub fn kernel_caches_writes(&self) {
+        self.times.turn_on();
+    }
+
+    /// Waits until the kernel has stored the pages of `node` that it holds back, which takes WRITE
+    /// requests: not for a thread that serves them.
+    pub fn store_pages(&self, node: NodeId) {
+        if self.times.is_on() {
+            self.launder(node, 0, 0);
+        }
+    }
+
+    /// Puts the times on disk that files show, where those on disk are of a later store.
+    pub fn settle_times(&self) {
+        for node in self.times.all() {
+            self.settle_time(node);
         }
     }
 
@@ -142,6 +176,7 @@ impl Union {
         let Some(upper) = &self.stack.upper else {
             return Ok(());
         };
+        self.settle_times();
         upper.upper.work.close()?;
         if self.options.volatile {
             upper.upper.work.close_volatile()?;

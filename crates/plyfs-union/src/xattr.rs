@@ -6,7 +6,7 @@ use plyfs_sys::attr;
 use plyfs_sys::xattr::{self, SetFlags};
 
 use crate::caller::Capability;
-use crate::copy_up::DataNeed;
+use crate::copy_up::{CAPABILITY, DataNeed};
 use crate::inode::{Inode, NodeId};
 use crate::{Caller, Error, Result, Union};
 
@@ -67,9 +67,17 @@ impl Union {
         self.copy_up(&inode, DataNeed::AttributesOnly)?;
         let disk = self.stack.ns.to_disk(name);
         let obj = Arc::clone(inode.upper().ok_or(Error::ReadOnly)?);
-        Ok(self
-            .reach
-            .with(&obj, |at| xattr::set(at, &disk, value, flags))?)
+        let set = || {
+            self.reach
+                .with(&obj, |at| xattr::set(at, &disk, value, flags))
+        };
+        if name != CAPABILITY {
+            return Ok(set()?);
+        }
+        // A store of pages that is in progress would take off what is set now.
+        let _no_store = self.times.privileges(node).write();
+        self.files.is_privileged(node);
+        Ok(set()?)
     }
 
     /// Setting or removing an access ACL by somebody outside the file's group clears sgid, before

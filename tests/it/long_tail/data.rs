@@ -11,6 +11,8 @@ use nix::unistd::{Whence, lseek};
 use plyfs_tests::fsx::Mapping;
 
 use super::both;
+use plyfs_testkit::{Stack, mount_plyfs, need_fuse};
+
 use crate::support::{agree, on_plyfs, read};
 
 const PAGE: usize = 4096;
@@ -163,8 +165,7 @@ fn holes_of_lower_files_are_told() {
     );
 }
 
-/// The kernel's FUSE client passes on some kinds of fallocate only, and looks for holes without
-/// writing the pages of mappings first; kernel overlayfs does both.
+/// The kernel's FUSE client passes on some kinds of fallocate only; kernel overlayfs all of them.
 #[test]
 fn what_the_fuse_client_cannot_do() {
     on_plyfs(&["d d"], "", |_, m| {
@@ -178,18 +179,54 @@ fn what_the_fuse_client_cannot_do() {
             let done = fallocate(&file, flags, PAGE as i64, PAGE as i64);
             assert_eq!(done, Err(Errno::EOPNOTSUPP), "{flags:?}");
         }
-        let sparse = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .open(m.join("sparse"));
-        let sparse = sparse.unwrap();
-        sparse.set_len(16 * PAGE as u64).unwrap();
-        let map = Mapping::writable(&sparse, 16 * PAGE).unwrap();
-        map.write(8 * PAGE, b"data").unwrap();
-        assert_eq!(lseek(&sparse, 0, Whence::SeekData), Err(Errno::ENXIO));
-        drop(map);
-        assert_eq!(lseek(&sparse, 0, Whence::SeekData), Ok(8 * PAGE as i64));
     });
+}
+
+/// What the kernel has not stored yet is data, whoever wrote it and in whatever layer the file is;
+/// one thread must be enough to find that out.
+#[test]
+fn data_that_is_not_stored_yet_is_no_hole() {
+    need_fuse!();
+    let lower = |layer: &Path| {
+        let file = File::create(layer.join("sparse")).unwrap();
+        file.set_len(16 * PAGE as u64).unwrap();
+    };
+    for options in ["", "threads=1", "writeback=0"] {
+        let stack = Stack::new(1);
+        lower(stack.lower(0));
+        let stack = stack.sealed();
+        let m = mount_plyfs(&stack, options);
+        File::create(m.join("new")).unwrap();
+        for name in ["sparse", "new"] {
+            let file = both(m.join(name));
+            file.set_len(16 * PAGE as u64).unwrap();
+            let seek =
+                |from: usize, whence| lseek(&file, from as i64, whence).map(|at| at as usize);
+            let map = Mapping::writable(&file, 16 * PAGE).unwrap();
+            map.write(8 * PAGE, b"data").unwrap();
+            assert_eq!(seek(0, Whence::SeekData), Ok(8 * PAGE), "{options} {name}");
+            assert_eq!(
+                seek(8 * PAGE, Whence::SeekHole),
+                Ok(9 * PAGE),
+                "{options} {name}"
+            );
+            file.write_all_at(b"data", 4 * PAGE as u64).unwrap();
+            assert_eq!(seek(0, Whence::SeekHole), Ok(0), "{options} {name}");
+            assert_eq!(seek(0, Whence::SeekData), Ok(4 * PAGE), "{options} {name}");
+            file.write_all_at(&[1; 8 * PAGE], 9 * PAGE as u64).unwrap();
+            assert_eq!(
+                seek(8 * PAGE, Whence::SeekHole),
+                Ok(17 * PAGE),
+                "{options} {name}"
+            );
+            map.write(5 * PAGE, b"data").unwrap();
+            assert_eq!(
+                seek(4 * PAGE, Whence::SeekHole),
+                Ok(6 * PAGE),
+                "{options} {name}"
+            );
+        }
+        m.unmount();
+        stack.assert_lowers_unchanged();
+    }
 }

@@ -4,8 +4,9 @@ use std::collections::VecDeque;
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context, Error, Result, bail, ensure};
 use plyfs_testkit::{Mounted, Stack, mount_kernel, mount_program};
@@ -19,7 +20,7 @@ use super::subject::Subject;
 const FILES: [&str; 3] = ["lower", "old", "new"];
 
 /// How many steps a failure shows.
-const SHOWN: usize = 25;
+const SHOWN: usize = 2000;
 
 /// A file and all that it must hold.
 type Left = (String, Vec<u8>);
@@ -135,16 +136,40 @@ fn work(arguments: &Arguments, epochs: &[u64], root: &Path, spaces: &[Space]) ->
         }
         Ok(left)
     };
+    let done = AtomicBool::new(false);
     thread::scope(|scope| {
+        // Pages of mappings are written back at any moment, not only when a step asks for it.
+        let disturb = arguments
+            .disturb
+            .then(|| scope.spawn(|| write_back(root, &done)));
         let jobs = 1..=arguments.jobs;
         let threads: Vec<_> = jobs.map(|_| scope.spawn(one_thread)).collect();
+        let ended: Vec<_> = threads
+            .into_iter()
+            .map(thread::ScopedJoinHandle::join)
+            .collect();
+        done.store(true, Ordering::Relaxed);
+        if let Some(disturb) = disturb {
+            disturb
+                .join()
+                .map_err(|_| Error::msg("a thread panicked"))??;
+        }
         let mut left = Vec::new();
-        for thread in threads {
-            let ended = thread.join().map_err(|_| Error::msg("a thread panicked"))?;
-            left.extend(ended?);
+        for ended in ended {
+            left.extend(ended.map_err(|_| Error::msg("a thread panicked"))??);
         }
         Ok(left)
     })
+}
+
+/// Has the kernel write all dirty pages of the mount, again and again.
+fn write_back(root: &Path, done: &AtomicBool) -> Result<()> {
+    let dir = File::open(root)?;
+    while !done.load(Ordering::Relaxed) {
+        rustix::fs::syncfs(&dir)?;
+        thread::sleep(Duration::from_micros(200));
+    }
+    Ok(())
 }
 
 fn compare(root: &Path, left: &[Left]) -> Result<()> {

@@ -33,6 +33,9 @@ pub struct Arguments {
     /// How many epochs run at once.
     #[arg(long, default_value_t = 2)]
     pub jobs: usize,
+    /// Have dirty pages written back all the time.
+    #[arg(long, default_value_t = true, action = clap::ArgAction::Set)]
+    pub disturb: bool,
     /// plyfs, kernel, or another mount program.
     #[arg(long, default_value = "plyfs")]
     pub subject: String,

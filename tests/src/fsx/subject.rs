@@ -238,10 +238,6 @@ impl Subject {
     /// A hole holds zeros, and everything between two holes is data.
     fn holes(&self, from: u64) -> Result<()> {
         let size = self.size();
-        if self.map.is_some() {
-            // The kernel's FUSE client asks for holes without writing the pages of a mapping first.
-            self.file.sync_data()?;
-        }
         let mut at = from;
         while at < size {
             let data = match rustix::fs::seek(&self.file, SeekFrom::Data(at)) {

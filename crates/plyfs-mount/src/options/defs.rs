@@ -64,6 +64,10 @@ pub enum Meaning {
     MaxWrite,
     /// `max_read=BYTES`.
     MaxRead,
+    /// `writeback=0|1`.
+    Writeback,
+    /// `nowriteback`.
+    NoWriteback,
     /// `fsname=`.
     FsName,
     /// `subtype=`.
@@ -111,6 +115,8 @@ impl Meaning {
             }
             Self::MaxWrite => "largest write request in bytes",
             Self::MaxRead => "largest read request in bytes",
+            Self::Writeback => "0|1: cache writes and store them later (default 1)",
+            Self::NoWriteback => "the same as writeback=0",
             Self::FsName => "source that df and mount show",
             Self::Subtype => "X in the type fuse.X that df and mount show",
             Self::AllowOther => "let other users in (root always does)",
@@ -249,7 +255,8 @@ pub static OPTIONS: &[OptionDef] = &[
         Value,
         GrantedIf(&["0"], "extended attributes are always shown"),
     ),
-    rival("writeback", Value, NoEffect(OWN_IO)),
+    rival("writeback", Either, Meaning::Writeback),
+    of(Origin::Plyfs, "nowriteback", Nothing, Meaning::NoWriteback),
     rival(
         "plugins",
         Value,

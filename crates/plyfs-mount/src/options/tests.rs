@@ -102,7 +102,7 @@ fn strict_mode_refuses_what_has_no_effect() {
             "xattr_permissions=2",
             "\"xattr_permissions=2\" has no effect",
         ),
-        ("writeback=1", "no effect"),
+        ("direct_io", "no effect"),
     ] {
         let said = read(options, Mode::Strict).unwrap_err().to_string();
         assert!(said.contains(want), "{options}: {said}");

@@ -2,7 +2,11 @@
 use crate::check::check;
 use crate::client::Client;
 use crate::world::World;
+use plyfs_sys::attr::SetTime;
+use plyfs_sys::stat::Time;
 use plyfs_testkit::need_root;
+use plyfs_union::{NodeId, SetAttr};
+use std::os::unix::fs::MetadataExt;
 
 #[test]
 fn data_comes_from_where_it_is() {
@@ -139,4 +143,102 @@ fn statfs_answers_for_the_upper() {
     let world = World::new("lower: /f=1 | upper:");
     let fs = world.open().statfs().unwrap();
     assert!(fs.blocks > 0 && fs.namelen == 255, "{fs:?}");
+}
+
+/// With cached writes a file shows the time the kernel keeps, not that of the store.
+#[test]
+fn a_store_of_pages_moves_no_time() {
+    need_root!();
+    let world = World::new("lower: /f=abc /g=abc | upper:");
+    let client = Client::new(world.open());
+    client.union.kernel_caches_writes();
+    let mtime = |path: &str| {
+        let found = std::fs::metadata(world.upper().join(path)).unwrap();
+        (found.mtime(), found.mtime_nsec())
+    };
+    let at = |sec| SetAttr {
+        mtime: Some(SetTime::To(Time { sec, nsec: 7 })),
+        ..SetAttr::default()
+    };
+    // The time first, as when the kernel writes back by itself; forget puts it back.
+    let f = client.node("/f").unwrap();
+    client
+        .union
+        .setattr(&client.caller, f.id, &at(1000))
+        .unwrap();
+    client.union.write_back(f.id, 0, b"ABC").unwrap();
+    assert_eq!(client.union.getattr(f.id).unwrap().mtime.sec, 1000);
+    client.union.forget(f.id, 0);
+    assert_eq!(mtime("f"), (1000, 7));
+    // The time last, as at close; nothing is left to put back.
+    client.union.write_back(f.id, 0, b"abc").unwrap();
+    let now = client
+        .union
+        .setattr(&client.caller, f.id, &at(2000))
+        .unwrap();
+    assert_eq!((now.mtime.sec, mtime("f")), (2000, (2000, 7)));
+    // Stored and never told: what the file showed before.
+    let g = client.node("/g").unwrap();
+    let before = client.union.getattr(g.id).unwrap().mtime;
+    client.union.write_back(g.id, 0, b"ABC").unwrap();
+    client.union.fsync(g.id, false).unwrap();
+    assert_eq!(mtime("g"), (before.sec, i64::from(before.nsec)));
+}
+
+/// The kernel tells the time of a file whenever its own idea of the change time moves.
+#[test]
+fn a_time_that_is_no_other_copies_nothing_up() {
+    need_root!();
+    let world = World::new("lower: /f=abc | upper:");
+    let client = Client::new(world.open());
+    client.union.kernel_caches_writes();
+    let f = client.node("/f").unwrap();
+    let mtime = client.union.getattr(f.id).unwrap().mtime;
+    let same = SetAttr {
+        mtime: Some(SetTime::To(mtime)),
+        ..SetAttr::default()
+    };
+    client.union.setattr(&client.caller, f.id, &same).unwrap();
+    assert!(!world.upper().join("f").exists());
+    client.union.unlink(NodeId::ROOT, b"f").unwrap();
+    client.union.setattr(&client.caller, f.id, &same).unwrap();
+    assert_eq!(client.union.getattr(f.id).unwrap().nlink, 0);
+}
+
+/// The layer's file system takes suid and capabilities away from a file that is written; pages
+/// that were changed before those were set are stored after.
+#[test]
+fn a_store_of_pages_takes_no_privileges_away() {
+    need_root!();
+    let world = World::new("lower: | upper: /f=abc");
+    let client = Client::new(world.open());
+    let f = client.node("/f").unwrap();
+    client.union.write_back(f.id, 0, b"a").unwrap();
+    let capability = [1, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    let flags = plyfs_sys::xattr::SetFlags::empty();
+    let name = b"security.capability";
+    client
+        .union
+        .setxattr(&client.caller, f.id, name, &capability, flags)
+        .unwrap();
+    client.union.write_back(f.id, 1, b"b").unwrap();
+    assert_eq!(client.union.getxattr(f.id, name).unwrap(), capability);
+}
+
+/// Where a file ends for programs is not where it ends on disk while pages are held back.
+#[test]
+fn a_copy_from_behind_the_end_on_disk_is_left_to_the_kernel() {
+    need_root!();
+    let world = World::new("lower: | upper: /f=abc /g=");
+    let client = Client::new(world.open());
+    client.union.kernel_caches_writes();
+    let (f, g) = (client.node("/f").unwrap(), client.node("/g").unwrap());
+    let copy = |from| {
+        let copied = client
+            .union
+            .copy_range(&client.caller, (f.id, from), (g.id, from), 10);
+        copied.map_err(|e| e.errno())
+    };
+    assert_eq!(copy(0), Ok(3));
+    assert_eq!(copy(3), Err(plyfs_sys::Errno::EXDEV));
 }

@@ -246,3 +246,57 @@ fn a_mountpoint_can_be_used_again_and_again() {
     }
     assert_eq!(names(stack.upper()).len(), 20);
 }
+
+/// The number of a mount is free for the next one as soon as it is gone, and its daemon notices
+/// later.
+#[test]
+fn a_daemon_that_ends_late_leaves_the_next_mount_alone() {
+    need_fuse!();
+    let (old, new) = (Stack::planted(&["f a = 1"]), Stack::planted(&["f b = 2"]));
+    for _ in 0..3 {
+        let m = mount_plyfs(&old, "");
+        assert_eq!(read(m.join("a")), "1");
+        let daemon = Pid::from_raw(m.pid().unwrap().cast_signed());
+        kill(daemon, Signal::SIGSTOP).unwrap();
+        unmount(&old.mnt()).unwrap();
+        let out = Command::new(bin())
+            .args(["-o", &format!("lowerdir={}", new.lower(0).display())])
+            .arg(old.mnt())
+            .output()
+            .unwrap();
+        assert!(
+            out.status.success(),
+            "{}",
+            String::from_utf8_lossy(&out.stderr)
+        );
+        kill(daemon, Signal::SIGCONT).unwrap();
+        // Not reaped yet, the old daemon has ended once it has no memory.
+        wait_until("the old daemon is gone", || {
+            fs::read(format!("/proc/{daemon}/cmdline")).is_ok_and(|line| line.is_empty())
+        });
+        assert_eq!(names(old.mnt()), ["b"]);
+        unmount(&old.mnt()).unwrap();
+        assert!(m.wait().success());
+    }
+}
+
+#[test]
+fn an_aborted_connection_leaves_no_dead_mount() {
+    need_fuse!();
+    let stack = Stack::planted(&["f a = 1"]);
+    let m = mount_plyfs(&stack, "volatile");
+    fs::write(m.join("new"), "x").unwrap();
+    let control = Path::new("/sys/fs/fuse/connections");
+    if fs::read_dir(control).unwrap().next().is_none() {
+        // Seen by this test alone.
+        let none = nix::mount::MsFlags::empty();
+        nix::mount::mount(Some("none"), control, Some("fusectl"), none, None::<&str>).unwrap();
+    }
+    let dev = nix::sys::stat::stat(m.path()).unwrap().st_dev;
+    fs::write(control.join(format!("{}/abort", libc::minor(dev))), "1").unwrap();
+    assert!(m.wait().success());
+    assert_eq!(mounted_at(&stack.mnt()), None);
+    assert_eq!(names(stack.mnt()), Vec::<String>::new());
+    // Closed in order: nothing of the volatile mount bars the next one.
+    mount_plyfs(&stack, "").unmount();
+}

@@ -16,4 +16,4 @@ mod session;
 mod wire;
 
 pub use counts::{BUCKETS, Op, OpCount, RequestCounts};
-pub use session::{Session, SessionConfig};
+pub use session::{Ended, Session, SessionConfig};

@@ -53,7 +53,7 @@ fn weight(op: Op) -> Weight {
 }
 
 /// What the kernel is asked for, each only where it offers it.
-const WANTED: [InitFlags; 13] = [
+const WANTED: [InitFlags; 14] = [
     // Warm work without requests (DESIGN.md, fact 3).
     InitFlags::FUSE_NO_OPEN_SUPPORT,
     InitFlags::FUSE_NO_OPENDIR_SUPPORT,
@@ -72,6 +72,8 @@ const WANTED: [InitFlags; 13] = [
     InitFlags::FUSE_DONT_MASK,
     InitFlags::FUSE_HAS_IOCTL_DIR,
     InitFlags::FUSE_MAX_PAGES,
+    // An aborted connection is told from one that was unmounted.
+    InitFlags::FUSE_ABORT_ERROR,
 ];
 
 impl Adapter {

@@ -4,6 +4,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
+use plyfs_sys::Errno;
 use plyfs_union::Union;
 
 use crate::counts::RequestCounts;
@@ -89,17 +90,32 @@ impl Session {
         Arc::clone(&self.counts)
     }
 
-    /// Serves requests until the file system is unmounted, then closes the view.
+    /// Serves requests until the file system is unmounted or the connection is aborted, then closes
+    /// the view.
     ///
     /// # Errors
-    /// When reading requests fails for another reason than the unmount, or closing fails.
-    pub fn run(self) -> io::Result<()> {
+    /// When reading requests fails for another reason, or closing fails.
+    pub fn run(self) -> io::Result<Ended> {
         let watch = (self.threads > 1).then(|| Watch::start(&self.seats));
         let served = self.inner.run();
         drop(watch);
-        served?;
+        let ended = match served {
+            Ok(()) => Ended::Unmounted,
+            Err(e) if e.raw_os_error() == Some(Errno::ECONNABORTED as i32) => Ended::Aborted,
+            Err(e) => return Err(e),
+        };
         self.union
             .close()
-            .map_err(|e| io::Error::from_raw_os_error(e.errno() as i32))
+            .map_err(|e| io::Error::from_raw_os_error(e.errno() as i32))?;
+        Ok(ended)
     }
+}
+
+/// Why there are no more requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// Nobody can reach the file system any more.
+    Unmounted,
+    /// Somebody ended the connection; the mount is still there and answers with errors.
+    Aborted,
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
-use plyfs_fuse::Session;
+use plyfs_fuse::{Ended, Session};
 use plyfs_sys::mount::{self, FuseMount, HelperError, MountEntry, Unmount};
 use plyfs_sys::process::{self, REPORT_SIGNAL, StopSignals};
 use plyfs_sys::{Errno, SysError};
@@ -113,14 +113,20 @@ pub fn serve(mut spec: MountSpec, ready: &mut Ready) -> Result<(), MountError> {
         Ok(()) => session.run().map_err(MountError::Session),
         Err(e) => Err(e),
     };
-    // A connection that ended by an error leaves a dead mount, which blocks the mountpoint.
-    mounted.leave();
+    // Who was unmounted leaves alone what is on the mountpoint now: the next mount may be there
+    // already, and may even have the number of ours.
+    if served
+        .as_ref()
+        .map_or(true, |ended| *ended == Ended::Aborted)
+    {
+        mounted.leave();
+    }
     drop(union);
     drop(locks);
     if let Some(published) = published {
         published.withdraw();
     }
-    served
+    served.map(drop)
 }
 
 /// A view that was never mounted must not leave the mark of a volatile mount.

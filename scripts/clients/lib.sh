@@ -38,7 +38,7 @@ enter() {
   done
   [ $# -ge 1 ] || usage 2 >&2
   program=$(command -v "$1") || stop "no program $1"
-  program=$(realpath -s "$program")
+  program=$(realpath "$program")
   export PLYFS_CACHE=${2:-${PLYFS_CACHE:-/var/cache/plyfs-test}}
   [ "$(id -u)" = 0 ] || stop "needs root: namespaces with every user id"
   if [ -z "${CLIENTS_INNER:-}" ]; then
@@ -55,6 +55,9 @@ enter() {
   scratch=$CLIENTS_INNER
   isolate
   mkdir "$scratch/bin"
+  # Its own place may be what the link of this name hides.
+  cp "$program" "$scratch/mounter"
+  program=$scratch/mounter
   mounter=$scratch/bin/fuse-overlayfs
   if [ -n "$log" ]; then
     printf '#!/bin/bash\nprintf "%%q " "$@" >>%q\necho >>%q\nexec -a fuse-overlayfs %q "$@"\n' \
@@ -66,6 +69,9 @@ enter() {
     ln -s "$program" "$mounter"
   fi
   export PATH=$scratch/bin:$PATH:/usr/sbin:/sbin
+  # mount(8) looks for its helpers in its own PATH.
+  mount -t overlay -o "lowerdir=$scratch/bin:/usr/bin" overlay /usr/bin ||
+    stop "kernel overlayfs is needed to show MOUNTER in /usr/bin"
   export TMPDIR=$scratch/tmp HOME=$scratch/home XDG_RUNTIME_DIR=$scratch/run
   mkdir -m 1777 "$TMPDIR"
   mkdir -m 755 "$HOME"
@@ -98,7 +104,7 @@ device() {
   [ ! -e "/dev/$1" ] || mount --bind "$scratch/dev-${1##*/}" "/dev/$1"
 }
 
-# An ordinary user with ids of its own, in copies of the files that only we see.
+# Ids for root and for an ordinary user to give away, in copies of the files that only we see.
 add_user() {
   local file
   for file in passwd group subuid subgid; do
@@ -107,7 +113,7 @@ add_user() {
   done
   echo "$user:x:$uid:$uid::$HOME:/bin/bash" >>"$scratch/passwd"
   echo "$user:x:$uid:" >>"$scratch/group"
-  echo "$user:2000000:65536" | tee "$scratch/subuid" >"$scratch/subgid"
+  printf '%s:2000000:65536\n' "$user" root | tee "$scratch/subuid" >"$scratch/subgid"
   for file in passwd group subuid subgid; do mount --bind "$scratch/$file" "/etc/$file"; done
   chown "$uid:$uid" "$HOME" "$XDG_RUNTIME_DIR"
 }
@@ -187,8 +193,9 @@ listens() { (: <"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
 
 # wait_for WHAT SECONDS COMMAND...: until the command succeeds.
 wait_for() {
-  local what=$1 until=$((SECONDS + $2))
+  local what=$1 until=$((SECONDS + $2)) -
   shift 2
+  set +x
   while ! "$@"; do
     if [ $SECONDS -ge "$until" ]; then
       echo "waited in vain for $what"
@@ -201,10 +208,8 @@ wait_for() {
 # Processes of the mounter that still live in this sandbox.
 daemons() {
   local exe found=0
-  local real
-  real=$(realpath "$program")
   for exe in /proc/[0-9]*/exe; do
-    if [ "$(readlink "$exe" 2>/dev/null)" = "$real" ]; then found=$((found + 1)); fi
+    if [ "$(readlink "$exe" 2>/dev/null)" = "$program" ]; then found=$((found + 1)); fi
   done
   echo $found
 }

@@ -156,7 +156,7 @@ many_at_once() {
   for i in 1 2 3 4 5 6; do
     in_container localhost/base sh -c "echo $i >/opt/mid/one && rm -rf /opt/mid/deep &&
       cp -a /usr/share/perl5 /opt/mid/copy 2>/dev/null || cp -a /etc /opt/mid/copy
-      sleep 0.5; cat /opt/mid/one; cat /opt/mid/two" >"$work/parallel.$i" 2>&1 &
+      sleep 0.5; cat /opt/mid/one; cat /opt/mid/two" >"$work/parallel.$i" &
     ids+=($!)
   done
   for id in "${ids[@]}"; do wait "$id"; done
@@ -298,8 +298,10 @@ copy_in_and_out() {
 export_container() {
   local id
   id=$(run_podman create --network=none localhost/built true)
-  run_podman export "$id" | tar -tv >"$work/exported"
+  run_podman export -o "$work/export.tar" "$id"
   run_podman rm "$id"
+  tar -tvf "$work/export.tar" >"$work/exported"
+  rm -f "$work/export.tar"
   grep -qE '^h.* opt/mid/(m|n) link to' "$work/exported"
   grep -qE '^-rwsr-sr-x .* opt/mid/newsuid$' "$work/exported"
   if grep -E 'opt/mid/large|\.wh\.' "$work/exported"; then return 1; fi

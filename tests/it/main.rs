@@ -4,6 +4,7 @@
 
 mod attr;
 mod bad_input;
+mod clients;
 mod command;
 mod copy_up;
 mod copy_up_faults;
@@ -16,6 +17,7 @@ mod lifecycle;
 mod link;
 mod long_tail;
 mod lookup;
+mod mount_program;
 mod nested;
 mod never_written;
 mod programs;

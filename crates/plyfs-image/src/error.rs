@@ -10,29 +10,29 @@ use crate::tar::TarError;
 /// Result of working with images.
 pub type Result<T> = std::result::Result<T, ImageError>;
 
-/// Why it did not work.
+/// Why it did not work. The text says all; no cause is told apart from it.
 #[derive(Debug, thiserror::Error)]
 pub enum ImageError {
     /// A file of the store or of an exchange format failed.
-    #[error("{doing} {path:?}: {source}")]
+    #[error("{doing} {path:?}: {cause}")]
     File {
         /// What was being done, as a verb with -ing.
         doing: &'static str,
         /// To what.
         path: PathBuf,
         /// The failure.
-        source: io::Error,
+        cause: io::Error,
     },
     /// A system call on a layer failed.
     #[error(transparent)]
     Sys(#[from] SysError),
     /// A stream failed.
-    #[error("{doing}: {source}")]
+    #[error("{doing}: {cause}")]
     Stream {
         /// What was being read or written.
         doing: &'static str,
         /// The failure.
-        source: io::Error,
+        cause: io::Error,
     },
     /// An entry of a layer cannot be taken.
     #[error("entry {entry:?}: {why}")]
@@ -46,13 +46,12 @@ pub enum ImageError {
     #[error("{0}")]
     BadLayer(String),
     /// Which layer it was about.
-    #[error("layer {layer}: {source}")]
+    #[error("layer {layer}: {cause}")]
     Layer {
         /// Digest of the blob or of its content.
         layer: Digest,
         /// What happened.
-        #[source]
-        source: Box<ImageError>,
+        cause: Box<ImageError>,
     },
     /// Content is not what its name says.
     #[error(
@@ -119,7 +118,7 @@ impl ImageError {
         Self::File {
             doing,
             path: path.to_owned(),
-            source,
+            cause: source,
         }
     }
 
@@ -128,7 +127,7 @@ impl ImageError {
         // An error of ours that travelled through `io::Error` comes out as it was.
         match source.downcast::<ImageError>() {
             Ok(own) => own,
-            Err(source) => Self::Stream { doing, source },
+            Err(cause) => Self::Stream { doing, cause },
         }
     }
 
@@ -153,7 +152,7 @@ impl ImageError {
     pub fn in_layer(self, layer: &Digest) -> Self {
         Self::Layer {
             layer: layer.clone(),
-            source: Box::new(self),
+            cause: Box::new(self),
         }
     }
 }

@@ -5,15 +5,18 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 pub mod apply;
+pub mod commit;
 pub mod compression;
 pub mod digest;
 pub mod error;
 pub mod escape;
+pub mod exchange;
 pub mod layer_tar;
 pub mod limits;
 pub mod progress;
 pub mod store;
 pub mod tar;
+pub mod time;
 pub mod view;
 
 mod unpack;

@@ -178,7 +178,7 @@ fn is_refusal(error: &RegistryError) -> bool {
         RegistryError::Store(cause) => cause,
         _ => return false,
     };
-    while let ImageError::Layer { source, .. } = cause {
+    while let ImageError::Layer { cause: source, .. } = cause {
         cause = source;
     }
     !matches!(

@@ -1,4 +1,6 @@
 //! The command line, as clap reads it.
+use std::path::PathBuf;
+
 use clap::Parser;
 
 use crate::cmd::Command;
@@ -18,6 +20,9 @@ use crate::cmd::Command;
         PLYFS_LOG_FILE  where to log instead of stderr, which a daemon lets go of"
 )]
 pub(crate) struct Cli {
+    /// The store of images and containers: /var/lib/plyfs for root, $XDG_DATA_HOME/plyfs for users
+    #[arg(long, global = true, value_name = "DIR")]
+    pub root: Option<PathBuf>,
     /// What to do.
     #[command(subcommand)]
     pub command: Command,

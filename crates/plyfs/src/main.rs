@@ -8,6 +8,7 @@ mod exit;
 mod logging;
 mod options_text;
 mod output;
+mod progress;
 mod report;
 
 use std::ffi::{OsStr, OsString};
@@ -33,7 +34,7 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(e) => return exit::usage(&e),
     };
-    exit::code(cli.command.run())
+    exit::code(cli.command.run(cli.root.as_deref()))
 }
 
 /// Whether the words follow the grammar of mount programs: called by such a name, or `-o` without
@@ -50,7 +51,19 @@ fn is_mount_program_call(called: CalledAs, words: &[OsString]) -> bool {
         let bytes = OsStr::as_encoded_bytes(word);
         bytes.starts_with(b"-o")
     };
-    !words.first().is_some_and(is_subcommand) && words.iter().any(|w| has_options(&w))
+    let mut rest = words.iter().peekable();
+    while let Some(word) = rest.peek() {
+        let bytes = OsStr::as_encoded_bytes(word);
+        let skip = match bytes {
+            b"--root" => 2,
+            _ if bytes.starts_with(b"--root=") => 1,
+            _ => break,
+        };
+        for _ in 0..skip {
+            rest.next();
+        }
+    }
+    !rest.next().is_some_and(is_subcommand) && words.iter().any(|w| has_options(&w))
 }
 
 #[cfg(test)]
@@ -64,6 +77,8 @@ mod tests {
             (&["overlay", "/m", "-olowerdir=/a"], true),
             (&["-f", "-o", "ro", "/m"], true),
             (&["mount", "-o", "ro", "/m"], false),
+            (&["--root", "/r", "mount", "-o", "ro", "/m"], false),
+            (&["--root=/r", "mount", "-o", "ro", "/m"], false),
             (&["help", "-o"], false),
             (&["-V"], false),
             (&["--help"], false),

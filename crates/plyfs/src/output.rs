@@ -43,6 +43,11 @@ pub(crate) fn escaped_path(path: &std::path::Path) -> String {
     escaped(std::os::unix::ffi::OsStrExt::as_bytes(path.as_os_str()))
 }
 
+/// Prints one line to stderr; nobody can be told if that fails.
+pub(crate) fn note(text: impl Display) {
+    drop(writeln!(std::io::stderr().lock(), "{text}"));
+}
+
 /// Prints one line to stderr, after the program's name; nobody can be told if that fails.
 pub(crate) fn complain(text: impl Display) {
     drop(writeln!(std::io::stderr().lock(), "plyfs: {text}"));

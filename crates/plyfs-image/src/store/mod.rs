@@ -53,7 +53,9 @@ use crate::error::{ImageError, Result};
 use crate::limits::Limits;
 
 pub use blobs::Blob;
+pub(crate) use blobs::read_bounded;
 pub use gc::Collected;
+pub(crate) use images::diff_ids;
 pub use images::{Image, Tagged};
 pub use layers::{LayerRecord, LayerSource, StagedLayer};
 pub use names::{check_container_name, normalized};

@@ -23,10 +23,24 @@ pub struct Use {
 }
 
 impl Use {
-    /// Says that the layers are not used any more.
+    /// Says that the layers are not used any more, and removes the scratch directories.
     pub fn end(self) {
-        // A file that stays has no lock and counts for nothing.
+        // What stays has no lock and goes with the next collection.
+        drop(std::fs::remove_dir_all(scratch_of(&self.path)));
         drop(std::fs::remove_file(&self.path));
+    }
+
+    /// An upper and a workdir that go when the use ends.
+    ///
+    /// # Errors
+    /// When they cannot be made.
+    pub fn scratch(&self) -> Result<(PathBuf, PathBuf)> {
+        let dir = scratch_of(&self.path);
+        let (upper, work) = (dir.join("upper"), dir.join("work"));
+        for path in [&upper, &work] {
+            std::fs::create_dir_all(path).map_err(|e| ImageError::file("making", path, e))?;
+        }
+        Ok((upper, work))
     }
 }
 
@@ -38,7 +52,10 @@ impl Store {
     pub fn use_layers(&self, diff_ids: &[Digest]) -> Result<Use> {
         let dir = self.root.join("uses");
         let failed = |e| ImageError::file("writing to", &dir, e);
-        let mut file = tempfile::NamedTempFile::new_in(&dir).map_err(failed)?;
+        let mut file = tempfile::Builder::new()
+            .suffix(".use")
+            .tempfile_in(&dir)
+            .map_err(failed)?;
         file.as_file().lock().map_err(failed)?;
         let using = Using {
             diff_ids: diff_ids.to_vec(),
@@ -53,7 +70,13 @@ impl Store {
     pub(super) fn used_layers(&self) -> Result<Vec<Digest>> {
         let mut used = Vec::new();
         for path in files::names(&self.root.join("uses"))? {
-            if is_dead(&path)? {
+            if path.extension().is_some_and(|e| e == "dir") {
+                let owner = path.with_extension("use");
+                if !owner.exists() {
+                    self.discard(&path)?;
+                }
+            } else if is_dead(&path)? {
+                self.discard(&scratch_of(&path))?;
                 self.discard(&path)?;
             } else if let Some(using) = files::read_json::<Using>(&path)? {
                 used.extend(using.diff_ids);
@@ -61,6 +84,11 @@ impl Store {
         }
         Ok(used)
     }
+}
+
+/// Where the scratch directories of a use are.
+fn scratch_of(path: &Path) -> PathBuf {
+    path.with_extension("dir")
 }
 
 fn is_dead(path: &Path) -> Result<bool> {

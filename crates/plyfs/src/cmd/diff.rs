@@ -1,5 +1,5 @@
 //! `plyfs diff`: what an upper layer changes, for people and for programs.
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
@@ -41,9 +41,14 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
         (None, Some(mountpoint)) => layers_of(&mountpoint)?,
         (None, None) => bail!("name a mountpoint or --upper"),
     };
-    let changes = changes(&upper, &lowers)
+    show(&upper, &lowers, args.json)
+}
+
+/// Prints the changes of an upper.
+pub(crate) fn show(upper: &Path, lowers: &[PathBuf], json: bool) -> anyhow::Result<()> {
+    let changes = changes(upper, lowers)
         .with_context(|| format!("comparing upper {upper:?} with its lower layers"))?;
-    if args.json {
+    if json {
         let all: Vec<JsonChange> = changes.iter().map(JsonChange::new).collect();
         return output::line(serde_json::to_string_pretty(&all)?);
     }
@@ -57,7 +62,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
 }
 
 /// Upper and lowers of a live mount, as its daemon has told.
-fn layers_of(mountpoint: &std::path::Path) -> anyhow::Result<(PathBuf, Vec<PathBuf>)> {
+fn layers_of(mountpoint: &Path) -> anyhow::Result<(PathBuf, Vec<PathBuf>)> {
     let entry = unmount::find(mountpoint)?;
     let Some(watched) = wait_for_state(entry.dev) else {
         bail!("{mountpoint:?} does not tell its layers: name them with --upper and --lower");

@@ -1,14 +1,19 @@
 //! The subcommands: one file each, which has its arguments and `run`.
 
 pub(crate) mod compat;
+mod container;
 mod demo;
 mod diff;
+mod image;
 mod ls;
 mod mount;
+mod run;
 mod status;
+pub(crate) mod store;
 mod umount;
 mod version;
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Subcommand;
@@ -16,7 +21,7 @@ use clap::Subcommand;
 /// The subcommands.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Mount a stack of layers
+    /// Mount a stack of layers or an image
     Mount(mount::Args),
     /// Take a mount away and wait until its daemon has finished
     #[command(visible_alias = "unmount")]
@@ -27,6 +32,16 @@ pub(crate) enum Command {
     Status(status::Args),
     /// List the mounts of plyfs on this machine
     Ls(ls::Args),
+    /// Images in the store: bring in, write out, list, check, remove
+    #[command(subcommand)]
+    Image(image::Command),
+    /// Containers: a writable layer over an image
+    #[command(subcommand)]
+    Container(container::Command),
+    /// Run a program in a fresh container of an image, by crun or runc
+    Run(run::Args),
+    /// Write a container's OCI bundle, for a runtime to run
+    Bundle(run::BundleArgs),
     /// Show on real files what plyfs does, in a temporary directory that is removed afterwards
     Demo(demo::Args),
     /// Print the version
@@ -35,13 +50,17 @@ pub(crate) enum Command {
 
 impl Command {
     /// Does it; the exit code is the command's own where it has more to say than done or failed.
-    pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
+    pub(crate) fn run(self, root: Option<&Path>) -> anyhow::Result<ExitCode> {
         match self {
-            Self::Mount(args) => done(mount::run(args)),
+            Self::Mount(args) => done(mount::run(args, root)),
             Self::Umount(args) => done(umount::run(&args)),
             Self::Diff(args) => done(diff::run(args)),
             Self::Status(args) => status::run(&args),
             Self::Ls(args) => done(ls::run(&args)),
+            Self::Image(command) => command.run(root),
+            Self::Container(command) => done(command.run(root)),
+            Self::Run(args) => run::run(&args, root),
+            Self::Bundle(args) => done(run::bundle(&args, root)),
             Self::Demo(args) => done(demo::run(&args)),
             Self::Version => done(version::run()),
         }

@@ -1,9 +1,10 @@
 //! `plyfs mount`: the strict grammar, where every word must mean something.
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use anyhow::bail;
+use anyhow::{Context, bail};
+use plyfs_image::store::Use;
 use plyfs_mount::options::{Meaning, Mode, Parsed, parse};
 use plyfs_mount::spec::Invoker;
 use plyfs_mount::{MountError, MountSpec, daemonize, session};
@@ -14,6 +15,7 @@ use crate::logging;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  \
     plyfs mount --lower app --lower base --upper changes --work scratch merged\n  \
+    plyfs mount debian:12 /mnt --ephemeral\n  \
     plyfs umount merged\n\n\
     The command returns once the mount answers. Without --upper the mount is read-only.")]
 pub(crate) struct Args {
@@ -35,15 +37,68 @@ pub(crate) struct Args {
     /// Log every request to stderr; implies --foreground
     #[arg(short, long)]
     pub debug: bool,
-    /// Where to mount
-    pub mountpoint: PathBuf,
+    /// Take changes and forget them with the mount
+    #[arg(long, conflicts_with_all = ["upper", "work", "read_only"])]
+    pub ephemeral: bool,
+    /// Take no changes
+    #[arg(long, conflicts_with_all = ["upper", "work"])]
+    pub read_only: bool,
+    /// An image of the store instead of --lower, and where to mount
+    #[arg(required = true, num_args = 1..=2, value_names = ["IMAGE] [MOUNTPOINT"])]
+    pub places: Vec<PathBuf>,
 }
 
 /// Mounts; returns once the mount answers, or with --foreground once it is gone.
-pub(crate) fn run(args: Args) -> anyhow::Result<()> {
+pub(crate) fn run(args: Args, root: Option<&Path>) -> anyhow::Result<()> {
     let foreground = args.foreground || args.debug;
     logging::start(args.debug);
-    Ok(start(spec(args)?, foreground)?)
+    let image = match args.places.as_slice() {
+        [image, _] => Some(image.clone()),
+        _ => None,
+    };
+    let ephemeral = args.ephemeral;
+    let mut spec = spec(args)?;
+    let Some(image) = image else {
+        if ephemeral {
+            bail!("--ephemeral is for images: give --upper and --work for layers of your own");
+        }
+        return Ok(start(spec, foreground)?);
+    };
+    let used = of_image(&image, ephemeral, &mut spec, root)?;
+    // Whoever serves the mount says at its end that the layers are free.
+    let serve = move |ready: &mut daemonize::Ready| {
+        let served = session::serve(spec, ready);
+        used.end();
+        served
+    };
+    Ok(if foreground {
+        serve(&mut daemonize::Ready::nobody_waits())
+    } else {
+        daemonize::in_background(serve)
+    }?)
+}
+
+/// Puts an image's layers into the specification, and keeps them from being collected.
+fn of_image(
+    image: &Path,
+    ephemeral: bool,
+    spec: &mut MountSpec,
+    root: Option<&Path>,
+) -> anyhow::Result<Use> {
+    if !spec.lowers.is_empty() {
+        bail!("an image and lower layers are both given: leave one out");
+    }
+    let name = image.to_str().context("the name of an image is text")?;
+    let store = super::store::open(root)?;
+    let image = store.resolve(name)?;
+    spec.lowers = store.lower_dirs(&image.diff_ids)?;
+    let used = store.use_layers(&image.diff_ids)?;
+    if ephemeral {
+        let (upper, work) = used.scratch()?;
+        spec.upper = Some(upper);
+        spec.work = Some(work);
+    }
+    Ok(used)
 }
 
 /// Mounts what is specified, here or in a daemon.
@@ -63,7 +118,8 @@ fn spec(args: Args) -> anyhow::Result<MountSpec> {
     for options in &args.options {
         parse(options.as_bytes(), Mode::Strict, &mut parsed)?;
     }
-    let mut spec = MountSpec::new(args.mountpoint, "plyfs", Invoker::current());
+    let mountpoint = args.places.last().cloned().unwrap_or_default();
+    let mut spec = MountSpec::new(mountpoint, "plyfs", Invoker::current());
     spec.apply(&parsed.given)?;
     for given in &parsed.given {
         let twice = match given.def.meaning {

@@ -1,0 +1,70 @@
+//! Running the runtime: signals are passed on, the exit status comes back.
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, ExitStatus};
+
+use anyhow::{Context, bail};
+use plyfs_sys::process::StopSignals;
+
+/// The container could not be made or run; as Docker and Podman have it.
+pub(super) const NOT_RUN: u8 = 125;
+/// What a shell adds to the number of a signal.
+const BY_SIGNAL: i32 = 128;
+/// Runtimes that are looked for.
+const RUNTIMES: [&str; 2] = ["crun", "runc"];
+
+/// The runtime that was asked for, or one that is there.
+pub(super) fn runtime(asked: Option<&Path>) -> anyhow::Result<PathBuf> {
+    if let Some(runtime) = asked {
+        return Ok(runtime.to_owned());
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    // crun refuses to work where cgroups of both versions are mounted.
+    let is_hybrid = Path::new("/sys/fs/cgroup/unified/cgroup.procs").exists();
+    let mut names = RUNTIMES;
+    if is_hybrid {
+        names.reverse();
+    }
+    let found = names.iter().find_map(|name| {
+        let places = std::env::split_paths(&path).map(|dir| dir.join(name));
+        places.into_iter().find(|p| p.is_file())
+    });
+    match found {
+        Some(runtime) => Ok(runtime),
+        None => bail!("neither crun nor runc is installed: install one, or name it by --runtime"),
+    }
+}
+
+/// Runs the bundle to its end.
+pub(super) fn run(runtime: &Path, bundle: &Path, id: &str) -> anyhow::Result<ExitCode> {
+    // The program gets what the terminal sends by itself; what is sent to us is passed on.
+    let stop = StopSignals::block()?;
+    let mut child = Command::new(runtime)
+        .args(["run", "--bundle"])
+        .arg(bundle)
+        .arg(id)
+        .spawn()
+        .with_context(|| format!("running {runtime:?}"))?;
+    let (program, name) = (runtime.to_owned(), id.to_owned());
+    std::thread::spawn(move || {
+        while stop.wait().is_ok() {
+            let sent = Command::new(&program)
+                .args(["kill", &name, "TERM"])
+                .status();
+            if let Err(e) = sent {
+                tracing::warn!("the signal was not passed on: {e}");
+            }
+        }
+    });
+    let status = child.wait().context("waiting for the runtime")?;
+    Ok(ExitCode::from(code(status)))
+}
+
+fn code(status: ExitStatus) -> u8 {
+    use std::os::unix::process::ExitStatusExt;
+    let code = match (status.code(), status.signal()) {
+        (Some(code), _) => code,
+        (None, Some(signal)) => BY_SIGNAL + signal,
+        (None, None) => i32::from(NOT_RUN),
+    };
+    u8::try_from(code).unwrap_or(NOT_RUN)
+}

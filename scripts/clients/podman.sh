@@ -133,7 +133,8 @@ diff_and_commit() {
     'D /opt/mid/deep/a'; do
     want_line "$line" "$work/diff"
   done
-  if grep -E '/opt/mid/(two|dir|soft)' "$work/diff"; then return 1; fi
+  # Nothing else, but other names of a changed hard link where they stay one file.
+  if grep -E '/opt/mid/(soft|fifo|setgid|capable)' "$work/diff"; then return 1; fi
   run_podman commit -q "$id" localhost/committed
   run_podman rm -f -t 0 "$id"
 }
@@ -156,11 +157,11 @@ many_at_once() {
   for i in 1 2 3 4 5 6; do
     in_container localhost/base sh -c "echo $i >/opt/mid/one && rm -rf /opt/mid/deep &&
       cp -a /usr/share/perl5 /opt/mid/copy 2>/dev/null || cp -a /etc /opt/mid/copy
-      sleep 0.5; cat /opt/mid/one; cat /opt/mid/two" >"$work/parallel.$i" &
+      sleep 0.5; cat /opt/mid/one; cat /opt/mid/dir/file" >"$work/parallel.$i" &
     ids+=($!)
   done
   for id in "${ids[@]}"; do wait "$id"; done
-  for i in 1 2 3 4 5 6; do same "$i one" "$(tr '\n' ' ' <"$work/parallel.$i" | sed 's/ $//')"; done
+  for i in 1 2 3 4 5 6; do same "$i file" "$(tr '\n' ' ' <"$work/parallel.$i" | sed 's/ $//')"; done
 }
 
 # Everything in an image as a reader of it sees it.
@@ -227,7 +228,7 @@ rm_leaves_nothing() {
   run_podman rm -f -t 0 one
   test ! -e "$upper"
   test ! -e "$(dirname "$upper")"
-  run_podman ps -aq | (! grep .)
+  run_podman ps -a --format '{{.Names}}' | (! grep -x one)
 }
 
 overlay_volume() {

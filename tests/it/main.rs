@@ -24,6 +24,7 @@ mod programs;
 mod protect;
 mod readdir;
 mod realroot;
+mod registry;
 mod remove;
 mod rename;
 mod status;

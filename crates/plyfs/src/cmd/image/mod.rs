@@ -4,6 +4,9 @@ mod gc;
 mod import;
 mod inspect;
 mod ls;
+mod network;
+mod pull;
+mod push;
 mod tag;
 mod tree;
 mod verify;
@@ -20,6 +23,10 @@ pub(crate) enum Command {
     Import(import::Args),
     /// Write an image as an OCI layout or a docker-archive
     Export(export::Args),
+    /// Bring in an image from a registry
+    Pull(pull::Args),
+    /// Send an image to a registry
+    Push(push::Args),
     /// List images
     Ls(ls::Args),
     /// Show the layers of images, who shares them, and what each image would free
@@ -45,6 +52,8 @@ impl Command {
         match self {
             Self::Import(args) => import::run(&args, root).map(done),
             Self::Export(args) => export::run(&args, root).map(done),
+            Self::Pull(args) => pull::run(&args, root).map(done),
+            Self::Push(args) => push::run(&args, root).map(done),
             Self::Ls(args) => ls::run(&args, root).map(done),
             Self::Tree(args) => tree::run(&args, root).map(done),
             Self::Inspect(args) => inspect::run(&args, root).map(done),

@@ -1,0 +1,272 @@
+//! Pull and push by the command line, against docker-registry, with skopeo and umoci as judges.
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::process::{Command, Output};
+use std::time::{Duration, Instant};
+
+use plyfs_testkit::registry::{RealRegistry, RegistrySetup};
+use plyfs_testkit::{Rules, bin, need, need_fuse, snapshot};
+
+use crate::support::{run, same};
+
+/// How often a pull is killed.
+const KILLS: u32 = 60;
+/// After so many kills every byte is checked.
+const CHECK_EVERY: u32 = 20;
+const HTPASSWD: &str = "user:$2y$05$abcdefghijklmnopqrstuuOQiyCxlgf/oeuTqixKmWdcYUh4Hjl0a\n";
+
+/// A directory with a store, sources and places to mount.
+struct Place {
+    dir: tempfile::TempDir,
+}
+
+impl Place {
+    fn new() -> Self {
+        let base = plyfs_testkit::scratch_base();
+        let dir = tempfile::tempdir_in(base).unwrap();
+        Self { dir }
+    }
+
+    fn at(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(bin());
+        command.arg("--root").arg(self.at("store")).args(args);
+        command.current_dir(self.dir.path());
+        command
+    }
+
+    fn output(&self, args: &[&str]) -> Output {
+        self.command(args).output().unwrap()
+    }
+
+    /// Runs plyfs, which must succeed; what it printed.
+    fn plyfs(&self, args: &[&str]) -> String {
+        let done = self.output(args);
+        let said = String::from_utf8_lossy(&done.stderr);
+        assert!(
+            done.status.success(),
+            "plyfs {args:?}: {}: {said}",
+            done.status
+        );
+        String::from_utf8_lossy(&done.stdout).trim().to_owned()
+    }
+
+    fn sh(&self, script: &str) -> String {
+        run(self.dir.path(), "sh", &["-euc", script])
+    }
+
+    /// An OCI layout `layout` with image `app:1`: a base, and layers with whiteouts, an opaque
+    /// directory, hard links, xattrs, a capability, devices and odd owners.
+    fn layout(&self) {
+        self.sh(
+            "umoci init --layout layout; umoci new --image layout:1; umoci unpack --image layout:1 b\n\
+             cd b/rootfs; mkdir -p etc usr/bin var/log data/deep/er tmp gone\n\
+             echo root:x:0:0::/:/bin/sh >etc/passwd; echo one >etc/conf; ln etc/conf etc/link\n\
+             ln -s ../etc/conf usr/conf; chmod 1777 tmp; chown 12:34 data; touch gone/a gone/b\n\
+             setfattr -n user.note -v n data/deep; cp /bin/cat usr/bin/cap\n\
+             setcap cap_net_raw+ep usr/bin/cap; chmod 4755 usr/bin/cap; setcap cap_net_raw+ep usr/bin/cap\n\
+             mkfifo var/p; mknod var/null c 1 3; seq 5000 >data/deep/er/f; cd ../..\n\
+             umoci repack --image layout:1 b; rm -r b; umoci unpack --image layout:1 b; cd b/rootfs\n\
+             rm -r gone etc/link; echo two >etc/conf; mkdir gone; touch gone/new; rm data/deep/er/f\n\
+             cd ../..; umoci repack --image layout:1 b; rm -r b\n\
+             mkdir opq; echo only >opq/only\n\
+             umoci insert --opaque --image layout:1 opq /data; umoci insert --whiteout --image layout:1 /var/log\n\
+             umoci config --image layout:1 --config.env A=b --config.cmd /bin/true",
+        );
+    }
+}
+
+#[test]
+fn an_image_goes_from_a_registry_to_a_mount_and_back_unchanged() {
+    need_fuse!();
+    need!("docker-registry", "umoci", "skopeo", "setcap", "setfattr");
+    let place = Place::new();
+    place.layout();
+    let registry = RealRegistry::start(&RegistrySetup::default());
+    let host = registry.host();
+    place.sh(&format!(
+        "skopeo copy -q --dest-tls-verify=false oci:layout:1 docker://{host}/team/app:1"
+    ));
+    let name = format!("{host}/team/app:1");
+    let pull = ["image", "pull", "--tls-verify=false", "--json", &name];
+    let told: serde_json::Value = serde_json::from_str(&place.plyfs(&pull)).unwrap();
+    assert_eq!(told["name"], name.as_str());
+    assert_ne!(told["fetched"], 0);
+    let fetched = registry.count(&["GET", "/blobs/"]);
+    let told: serde_json::Value = serde_json::from_str(&place.plyfs(&pull)).unwrap();
+    assert_eq!(told["fetched"], 0);
+    assert_eq!(
+        registry.count(&["GET", "/blobs/"]),
+        fetched,
+        "something came twice"
+    );
+
+    // What is mounted is what umoci unpacks of the same image.
+    place.sh("umoci unpack --image layout:1 judge; mkdir m");
+    place.plyfs(&["mount", &name, "--read-only", "m"]);
+    let seen = snapshot(&place.at("m"));
+    place.plyfs(&["umount", "m"]);
+    let judge = snapshot(&place.at("judge/rootfs"));
+    same("umoci and plyfs", &judge, &seen, &Rules::default());
+
+    // Back to the registry: mounted there, nothing sent but the config; elsewhere all is sent.
+    let copy = format!("{host}/copy:2");
+    let sent = registry.count(&["PATCH"]);
+    let args = [
+        "image",
+        "push",
+        "--tls-verify=false",
+        "--json",
+        &name,
+        &copy,
+    ];
+    let told: serde_json::Value = serde_json::from_str(&place.plyfs(&args)).unwrap();
+    assert_ne!(told["mounted"], 0, "{told}");
+    assert_eq!(told["sent"], 1, "{told}");
+    assert_eq!(registry.count(&["PATCH"]), sent, "a layer was sent");
+    let other = RealRegistry::start(&RegistrySetup::default());
+    let far = format!("{}/far:3", other.host());
+    place.plyfs(&["image", "push", "--tls-verify=false", &name, &far]);
+    let raw = |name: &str| {
+        place.sh(&format!(
+            "skopeo inspect --raw --tls-verify=false docker://{name}"
+        ))
+    };
+    assert_eq!(raw(&copy), raw(&name));
+    assert_eq!(raw(&far), raw(&name));
+    place.sh(&format!(
+        "skopeo copy -q --src-tls-verify=false docker://{far} oci:back:1\n\
+         umoci unpack --image back:1 returned"
+    ));
+    let returned = snapshot(&place.at("returned/rootfs"));
+    same("what came back", &judge, &returned, &Rules::default());
+    let verify = place.output(&["image", "verify"]);
+    let said = String::from_utf8_lossy(&verify.stdout).into_owned();
+    assert!(verify.status.success(), "{said}");
+}
+
+#[test]
+fn credentials_come_from_files_and_helpers() {
+    need_fuse!();
+    need!("docker-registry");
+    let place = Place::new();
+    place.sh("mkdir r; echo x >r/f; tar -C r -cf r.tar .");
+    let setup = RegistrySetup {
+        htpasswd: Some(HTPASSWD.to_owned()),
+        tls: None,
+    };
+    let registry = RealRegistry::start(&setup);
+    let host = registry.host();
+    let name = format!("{host}/app:1");
+    place.plyfs(&["image", "import", "r.tar", "--tag", &name]);
+    let push = ["image", "push", "--tls-verify=false", "--quiet", &name];
+    let with = |vars: &[(&str, &str)]| {
+        let mut command = place.command(&push);
+        command.env_clear().env("HOME", place.dir.path());
+        command.envs(vars.iter().copied()).output().unwrap()
+    };
+    let denied = with(&[]);
+    let said = String::from_utf8_lossy(&denied.stderr);
+    assert_eq!(denied.status.code(), Some(1));
+    for part in [
+        "denies access (401",
+        "no credentials for",
+        ".docker/config.json",
+        "podman login",
+    ] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    let path = |name: &str| place.at(name).to_str().unwrap().to_owned();
+    std::fs::write(
+        place.at("auth.json"),
+        format!(r#"{{"auths":{{"{host}":{{"auth":"dXNlcjpzZWNyZXQ="}}}}}}"#),
+    )
+    .unwrap();
+    let done = with(&[("REGISTRY_AUTH_FILE", &path("auth.json"))]);
+    assert!(
+        done.status.success(),
+        "{}",
+        String::from_utf8_lossy(&done.stderr)
+    );
+
+    // A helper that notes what it was asked.
+    std::fs::create_dir_all(place.at("docker")).unwrap();
+    std::fs::create_dir_all(place.at("bin")).unwrap();
+    let helper = place.at("bin/docker-credential-mine");
+    std::fs::write(
+        &helper,
+        "#!/bin/sh\necho \"$1 $(cat)\" >>\"$HOME/asked\"\n\
+         echo '{\"ServerURL\":\"x\",\"Username\":\"user\",\"Secret\":\"secret\"}'\n",
+    )
+    .unwrap();
+    std::fs::set_permissions(&helper, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let config = format!(r#"{{"credHelpers":{{"{host}":"mine"}}}}"#);
+    std::fs::write(place.at("docker/config.json"), config).unwrap();
+    let search = format!("{}:/usr/bin:/bin", path("bin"));
+    let done = with(&[("DOCKER_CONFIG", &path("docker")), ("PATH", &search)]);
+    assert!(
+        done.status.success(),
+        "{}",
+        String::from_utf8_lossy(&done.stderr)
+    );
+    assert_eq!(place.sh("cat asked"), format!("get {host}\n"));
+}
+
+#[test]
+fn a_killed_pull_never_spoils_the_store() {
+    need_fuse!();
+    need!("docker-registry", "skopeo");
+    let place = Place::new();
+    let registry = RealRegistry::start(&RegistrySetup::default());
+    let name = format!("{}/app:1", registry.host());
+    // Three layers that are one another's lowers, by commits.
+    place.sh("mkdir r; for f in $(seq 40); do head -c $((f*2000)) /dev/urandom >r/$f; done; tar -C r -cf r.tar .");
+    place.plyfs(&["image", "import", "r.tar", "--tag", "one"]);
+    for (from, to) in [("one", "two"), ("two", "three")] {
+        place.plyfs(&["container", "create", from, "--name", to]);
+        place.sh(&format!(
+            "cd store/containers/{to}/upper; for f in $(seq 30); do head -c 30000 /dev/urandom >{to}$f; done"
+        ));
+        place.plyfs(&["container", "commit", to, "--tag", to]);
+        place.plyfs(&["container", "rm", to]);
+    }
+    place.plyfs(&["image", "push", "--tls-verify=false", "three", &name]);
+    place.sh("rm -rf store");
+
+    let pull = ["image", "pull", "--tls-verify=false", &name];
+    let mut random = 0x2545_f491_u64;
+    for round in 1..=KILLS {
+        random = random
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        let until = Instant::now() + Duration::from_micros((random >> 33) % 90_000);
+        let mut child = place
+            .command(&pull)
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        while Instant::now() < until && child.try_wait().unwrap().is_none() {
+            std::thread::sleep(Duration::from_micros(300));
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        if round % 7 == 0 {
+            // The next ones begin from nothing, or with what gc has left.
+            let forget = place.output(&["image", "rm", &name]);
+            assert!(matches!(forget.status.code(), Some(0 | 1)));
+            place.plyfs(&["image", "gc", "--untagged"]);
+        }
+        if round % CHECK_EVERY == 0 {
+            let said = place.plyfs(&["image", "verify"]);
+            assert_eq!(said, "everything is as it was", "after {round} kills");
+        }
+    }
+    place.plyfs(&pull);
+    assert_eq!(place.plyfs(&["image", "verify"]), "everything is as it was");
+    place.plyfs(&["image", "gc"]);
+    assert_eq!(place.sh("ls store/staging"), "");
+}

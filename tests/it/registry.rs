@@ -143,6 +143,38 @@ fn an_image_goes_from_a_registry_to_a_mount_and_back_unchanged() {
     ));
     let returned = snapshot(&place.at("returned/rootfs"));
     same("what came back", &judge, &returned, &Rules::default());
+
+    // What a container changes goes the same way: committed, pushed, judged by umoci.
+    place.plyfs(&["container", "create", &name, "--name", "c"]);
+    let dir = place.plyfs(&["container", "mount", "c"]);
+    place.sh(&format!(
+        "cd '{dir}'; rm -r data gone/new; echo three >etc/conf; mkdir -p new/dir; ln etc/conf new/link"
+    ));
+    let changed = snapshot(std::path::Path::new(&dir));
+    place.plyfs(&["container", "umount", "c"]);
+    place.plyfs(&["container", "commit", "c", "--tag", "app:2"]);
+    let next = format!("{host}/team/app:2");
+    let args = [
+        "image",
+        "push",
+        "--tls-verify=false",
+        "--json",
+        "app:2",
+        &next,
+    ];
+    let told: serde_json::Value = serde_json::from_str(&place.plyfs(&args)).unwrap();
+    assert_eq!(told["sent"], 2, "the new layer and the config: {told}");
+    place.sh(&format!(
+        "skopeo copy -q --src-tls-verify=false docker://{next} oci:next:2\n\
+         umoci unpack --image next:2 committed"
+    ));
+    let committed = snapshot(&place.at("committed/rootfs"));
+    same(
+        "a commit on its way",
+        &changed,
+        &committed,
+        &Rules::default(),
+    );
     let verify = place.output(&["image", "verify"]);
     let said = String::from_utf8_lossy(&verify.stdout).into_owned();
     assert!(verify.status.success(), "{said}");

@@ -262,7 +262,13 @@ fn by_a_reader_with_direct_io() {
 #[test]
 fn with_other_options_of_the_mount() {
     need_fuse!();
-    for options in ["metacopy=on,redirect_dir=on", "volatile", "xino=on"] {
+    for options in [
+        "metacopy=on,redirect_dir=on",
+        "volatile",
+        "xino=on",
+        "writeback=0",
+        "writeback=0,metacopy=on",
+    ] {
         every_way(options, Holds::Read, Lies::InTheTopmost);
         every_way(options, Holds::Mapped, Lies::AtTheBottom);
     }

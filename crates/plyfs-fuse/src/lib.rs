@@ -5,6 +5,7 @@
 //! and listings until it is told otherwise. Warm work costs no request at all.
 #![forbid(unsafe_code)]
 
+mod buffers;
 mod convert;
 mod counts;
 mod guard;

@@ -1,5 +1,4 @@
 //! One short method a FUSE operation: decode, call the engine, reply.
-use std::cell::RefCell;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -18,6 +17,7 @@ use plyfs_sys::stat::Kind;
 use plyfs_sys::xattr::SetFlags;
 use plyfs_union::{Attr, Caller, Entry, Flow, Found, Make, NodeId, Result, SetAttr, Union};
 
+use crate::buffers::Buffers;
 use crate::convert::{self, caller, cookie, errno, set_time, system_time};
 use crate::counts::{Op, RequestCounts};
 use crate::guard::guard;
@@ -25,11 +25,6 @@ use crate::raw_reply::{RawReply, listing_room};
 use crate::seats::{Seats, Weight};
 use crate::session::SessionConfig;
 use crate::wire::{Writer, dirent_plus_len};
-
-thread_local! {
-    /// The buffer a thread reads file data into; grows to the largest request and stays.
-    static DATA: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
-}
 
 /// Answers FUSE requests from the engine.
 #[derive(Debug)]
@@ -39,6 +34,7 @@ pub(crate) struct Adapter {
     config: SessionConfig,
     counts: Arc<RequestCounts>,
     seats: Arc<Seats>,
+    buffers: Buffers,
 }
 
 /// From this size on, moving data takes much longer than asking whether other requests wait.
@@ -89,6 +85,7 @@ impl Adapter {
             config,
             counts: Arc::default(),
             seats,
+            buffers: Buffers::default(),
         }
     }
 
@@ -454,12 +451,8 @@ impl Filesystem for Adapter {
         reply: ReplyData,
     ) {
         self.guard_sized(Op::Read, ino, size as usize, || {
-            DATA.with_borrow_mut(|buf| {
-                let size = size as usize;
-                if buf.len() < size {
-                    buf.resize(size, 0);
-                }
-                match self.union.read(NodeId(ino.0), offset, &mut buf[..size]) {
+            self.buffers.with(size as usize, |buf| {
+                match self.union.read(NodeId(ino.0), offset, buf) {
                     Ok(n) => reply.data(&buf[..n]),
                     Err(e) => reply.error(errno("read", ino.0, &e)),
                 }

@@ -7,11 +7,15 @@
 //! checked, so that a subject which does nothing cannot win.
 #![forbid(unsafe_code)]
 
+mod cli;
+mod contenders;
 mod daemon;
 mod fixture;
 mod ground;
 mod machine;
 mod markdown;
+mod page;
+mod progress;
 mod report;
 mod runner;
 mod sample;
@@ -20,14 +24,17 @@ mod stats;
 mod subject;
 mod workload;
 
+pub use cli::Options;
 pub use fixture::{Archive, Built, Fixture, Kind, Sizes};
 pub use ground::default_scratch;
 pub use machine::Machine;
 pub use markdown::{markdown, table};
+pub use page::page;
+pub use progress::Bar;
 pub use report::{Cell, Report};
 pub use runner::{Plan, Progress, isolate, run};
 pub use sample::Sample;
 pub use site::{Site, Stack, Touch};
 pub use stats::Summary;
-pub use subject::{KernelOverlay, Mounted, Plain, Program, Subject};
+pub use subject::{Grammar, KernelOverlay, Mounted, Plain, Program, Subject};
 pub use workload::{Start, Workload, all as workloads};

@@ -77,7 +77,7 @@ pub fn markdown(report: &Report) -> String {
     out
 }
 
-fn sizes(report: &Report) -> String {
+pub(crate) fn sizes(report: &Report) -> String {
     let sizes = &report.sizes;
     format!(
         "{} entries in the tree, {} small files, {} MiB in the large file, {} names in the crowd, \
@@ -123,7 +123,7 @@ pub(crate) fn seconds(value: f64) -> String {
     }
 }
 
-fn noise(report: &Report) -> String {
+pub(crate) fn noise(report: &Report) -> String {
     if report.rounds < 3 {
         return "\nToo few rounds to tell how noisy the machine was.\n".to_owned();
     }

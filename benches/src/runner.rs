@@ -3,6 +3,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use nix::mount::{MsFlags, mount};
@@ -25,6 +26,8 @@ pub struct Plan {
     pub workloads: Vec<Workload>,
     /// How many samples of each pair.
     pub rounds: usize,
+    /// No round begins that would end later than this after the first, judged by those before.
+    pub limit: Option<Duration>,
     /// How much to do.
     pub sizes: Sizes,
     /// Where layers and uppers go; `fixtures` in it is kept for the next run, `run` is removed.
@@ -77,14 +80,14 @@ pub fn run(plan: &Plan, progress: &mut dyn Progress) -> Result<Report> {
         fixtures,
         cells: empty_cells(plan),
     };
-    run.rounds(progress)?;
+    let rounds = run.rounds(progress)?;
     Ok(Report {
         machine: Machine {
             load: machine::load(),
             ..machine
         },
         sizes: plan.sizes,
-        rounds: plan.rounds,
+        rounds,
         subjects: plan
             .subjects
             .iter()
@@ -122,12 +125,22 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    fn rounds(&mut self, progress: &mut dyn Progress) -> Result<()> {
+    /// Answers how many rounds there was time for.
+    fn rounds(&mut self, progress: &mut dyn Progress) -> Result<usize> {
         let plan = self.plan;
         let subjects = plan.subjects.len();
         let of = plan.rounds * plan.workloads.len() * subjects;
         let mut at = 0;
+        let start = Instant::now();
         for round in 0..plan.rounds {
+            let rounds = u32::try_from(round).unwrap_or(u32::MAX);
+            let one = start.elapsed() / rounds.max(1);
+            if plan
+                .limit
+                .is_some_and(|limit| round > 0 && start.elapsed() + one > limit)
+            {
+                return Ok(round);
+            }
             for (row, workload) in plan.workloads.iter().enumerate() {
                 for turn in 0..subjects {
                     // Nobody is always first, or always after the same other.
@@ -139,11 +152,12 @@ impl Run<'_> {
                 }
             }
         }
-        Ok(())
+        Ok(plan.rounds)
     }
 
     fn fill(&mut self, cell: usize, workload: &Workload, subject: &dyn Subject) -> Result<()> {
         let skip = workload.about_copy_up && !subject.copies_up();
+        let skip = skip || (workload.touch != Touch::Reads && !subject.writes());
         if skip || self.cells[cell].failure.is_some() {
             return Ok(());
         }

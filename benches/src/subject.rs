@@ -10,7 +10,7 @@ pub use kernel::KernelOverlay;
 pub(crate) use kernel::NAME as REFERENCE;
 pub use mounted::Mounted;
 pub use plain::Plain;
-pub use program::Program;
+pub use program::{Grammar, Program};
 
 use crate::site::Stack;
 
@@ -25,6 +25,11 @@ pub trait Subject {
     /// Whether it copies files up. A plain directory does not, and has no answer to a workload
     /// that is about copying up.
     fn copies_up(&self) -> bool {
+        true
+    }
+
+    /// Whether it writes to an upper with copy-up; one that does not is asked to read only.
+    fn writes(&self) -> bool {
         true
     }
 

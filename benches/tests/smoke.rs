@@ -37,6 +37,7 @@ fn every_workload_is_done_by_every_subject() {
         subjects,
         workloads: workloads(&[1, 3]),
         rounds: 1,
+        limit: None,
         sizes: TINY,
         scratch: scratch.path().to_owned(),
     };

@@ -4,6 +4,7 @@
 
 mod attr;
 mod bad_input;
+mod budget;
 mod clients;
 mod command;
 mod copy_up;

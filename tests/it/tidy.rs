@@ -65,6 +65,7 @@ const EDGES: [(&str, &[&str]); 10] = [
             "plyfs-mount",
             "plyfs-image",
             "plyfs-registry",
+            "plyfs-benches",
         ],
     ),
     ("plyfs-testkit", &["plyfs-sys", "plyfs-format"]),

@@ -8,11 +8,24 @@ use super::{Mounted, Subject};
 use crate::daemon::Daemon;
 use crate::site::Stack;
 
+/// How a mount program wants to be told the layers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Grammar {
+    /// As overlay file systems: `-o lowerdir=A:B,upperdir=U,workdir=W MOUNTPOINT`.
+    #[default]
+    Overlay,
+    /// As unionfs-fuse: `-o cow U=RW:A=RO:B=RO MOUNTPOINT`.
+    Unionfs,
+    /// As mergerfs, which has no copy-up and only reads here: `A:B MOUNTPOINT`.
+    Mergerfs,
+}
+
 /// A mount program, called as `COMMAND -f -o lowerdir=…,upperdir=…,workdir=… MOUNTPOINT`.
 #[derive(Debug, Clone)]
 pub struct Program {
     name: String,
     command: Vec<String>,
+    grammar: Grammar,
 }
 
 impl Program {
@@ -28,6 +41,7 @@ impl Program {
         Ok(Self {
             name: name.to_owned(),
             command: words,
+            grammar: Grammar::Overlay,
         })
     }
 
@@ -40,6 +54,40 @@ impl Program {
             bail!("a contender is NAME=COMMAND, not {text:?}");
         };
         Self::new(name, command)
+    }
+
+    /// The same program, spoken to in another grammar.
+    #[must_use]
+    pub fn speaking(self, grammar: Grammar) -> Self {
+        Self { grammar, ..self }
+    }
+
+    fn arguments(&self, stack: &Stack) -> Vec<String> {
+        let branches = |mode: &str| {
+            let branch = |path: &std::path::PathBuf| format!("{}{mode}", path.display());
+            stack
+                .lowers
+                .iter()
+                .map(branch)
+                .collect::<Vec<_>>()
+                .join(":")
+        };
+        match self.grammar {
+            Grammar::Overlay => vec!["-o".to_owned(), Self::options(stack)],
+            Grammar::Unionfs => {
+                let upper = stack.upper.display();
+                vec![
+                    "-o".to_owned(),
+                    "cow".to_owned(),
+                    format!("{upper}=RW:{}", branches("=RO")),
+                ]
+            }
+            Grammar::Mergerfs => vec![
+                "-o".to_owned(),
+                "category.search=ff".to_owned(),
+                branches("=RO"),
+            ],
+        }
     }
 
     fn options(stack: &Stack) -> String {
@@ -73,9 +121,14 @@ impl Subject for Program {
         format!("{first} ({})", self.command.join(" "))
     }
 
+    fn writes(&self) -> bool {
+        self.grammar != Grammar::Mergerfs
+    }
+
     fn mount(&self, stack: &Stack) -> Result<Mounted> {
         let mut command = self.command.clone();
-        command.extend(["-f".to_owned(), "-o".to_owned(), Self::options(stack)]);
+        command.push("-f".to_owned());
+        command.extend(self.arguments(stack));
         command.push(stack.mountpoint.display().to_string());
         let log = stack
             .mountpoint

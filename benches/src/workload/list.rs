@@ -81,6 +81,16 @@ fn names(layers: usize) -> Vec<Workload> {
         expect: meta::each_file,
         ..base("stat", "lstat of every small file", Kind::Small, Warm)
     };
+    let shared = Workload {
+        run: meta::stat_shared,
+        expect: meta::each_file,
+        ..base(
+            "stat-16",
+            "lstat of every small file, 16 clients at a time",
+            Kind::Small,
+            Warm,
+        )
+    };
     let missing = Workload {
         run: meta::missing,
         expect: meta::each_file,
@@ -104,6 +114,7 @@ fn names(layers: usize) -> Vec<Workload> {
     let mut all = starts(&find, layers, &[Cold, Fresh, Warm]);
     all.extend(starts(&read, layers, &[Cold, Fresh, Warm]));
     all.extend(starts(&stat, layers, &[Fresh, Warm]));
+    all.extend(starts(&shared, layers, &[Fresh]));
     all.extend(starts(&missing, layers, &[Cold, Fresh, Warm]));
     all.extend(starts(&list, layers, &[Fresh, Warm]));
     all

@@ -1,5 +1,6 @@
 //! The subcommands: one file each, which has its arguments and `run`.
 
+mod bench;
 pub(crate) mod compat;
 mod container;
 mod demo;
@@ -44,6 +45,8 @@ pub(crate) enum Command {
     Bundle(run::BundleArgs),
     /// Show on real files what plyfs does, in a temporary directory that is removed afterwards
     Demo(demo::Args),
+    /// Compare with kernel overlayfs and others on this machine; needs root and some minutes
+    Bench(bench::Args),
     /// Print the version
     Version,
 }
@@ -62,6 +65,7 @@ impl Command {
             Self::Run(args) => run::run(&args, root),
             Self::Bundle(args) => done(run::bundle(&args, root)),
             Self::Demo(args) => done(demo::run(&args)),
+            Self::Bench(args) => done(bench::run(args)),
             Self::Version => done(version::run()),
         }
     }

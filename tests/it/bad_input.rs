@@ -502,7 +502,8 @@ fn an_unknown_option_is_an_error_that_suggests_one() {
     for (option, want) in [
         ("upprdir=/x", "did you mean \"upperdir\"?"),
         ("volatle", "did you mean \"volatile\"?"),
-        ("squash_to_root", "has no effect"),
+        ("ino32_t", "has no effect"),
+        ("uidmapping=0:1", "DISK:SHOWN:COUNT"),
         ("frobnicate", "unknown mount option"),
     ] {
         let mut args = words.strict();

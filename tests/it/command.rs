@@ -111,13 +111,13 @@ fn what_container_tools_pass_is_taken() {
 fn an_unknown_option_is_a_warning_for_the_mount_program() {
     need_fuse!();
     let stack = stack();
-    let options = format!("frobnicate=1,{},squash_to_root,noauto", layers(&stack));
+    let options = format!("frobnicate=1,{},ino32_t,noauto", layers(&stack));
     let out = run(&bin(), &["-o", &options, stack.mnt().to_str().unwrap()]);
     assert_ok(&out);
     let said = text(&out.stderr);
     assert_eq!(said.lines().count(), 2, "{said}");
     assert!(
-        said.contains("frobnicate") && said.contains("squash_to_root"),
+        said.contains("frobnicate") && said.contains("ino32_t"),
         "{said}"
     );
     umount(&stack.mnt());

@@ -21,6 +21,7 @@ mod lookup;
 mod mount_program;
 mod nested;
 mod never_written;
+mod owner;
 mod programs;
 mod protect;
 mod readdir;

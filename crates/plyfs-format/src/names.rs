@@ -18,6 +18,10 @@ pub const OPAQUE_MARKS: [&str; 3] = [
     FUSE_OVERLAYFS_OPAQUE,
 ];
 
+/// Prefix under which containers/storage and fuse-overlayfs keep what must not mix with the backing file's own.
+pub const CONTAINERS_PREFIX: &str = "user.containers.override_";
+const SECURITY_PREFIX: &str = "security.";
+
 /// The directory below `workdir` in which objects are staged.
 pub const WORK_DIR: &str = "work";
 /// The directory below `workdir` that holds the index.
@@ -132,6 +136,19 @@ impl XattrNamespace {
 pub fn is_foreign_private(name: &[u8]) -> bool {
     name.starts_with(FUSE_OVERLAYFS_USER_PREFIX.as_bytes())
         || name.starts_with(FUSE_OVERLAYFS_SECURITY_PREFIX.as_bytes())
+        || name.starts_with(CONTAINERS_PREFIX.as_bytes())
+}
+
+/// The name on disk for a user's `security.` xattr in a layer that keeps those apart from the backing file's own.
+pub fn to_apart(name: &[u8]) -> Option<Vec<u8>> {
+    name.starts_with(SECURITY_PREFIX.as_bytes())
+        .then(|| [CONTAINERS_PREFIX.as_bytes(), name].concat())
+}
+
+/// The user's name for one on disk that stands apart, see [`to_apart`].
+pub fn from_apart(disk_name: &[u8]) -> Option<&[u8]> {
+    let name = disk_name.strip_prefix(CONTAINERS_PREFIX.as_bytes())?;
+    name.starts_with(SECURITY_PREFIX.as_bytes()).then_some(name)
 }
 
 #[cfg(test)]

@@ -244,7 +244,9 @@ fn file_attr(a: &Attr) -> FileAttr {
 
 impl Filesystem for Adapter {
     fn init(&mut self, _req: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
-        for flag in WANTED {
+        let without_acl =
+            |flag: &InitFlags| self.union.shows_acls() || *flag != InitFlags::FUSE_POSIX_ACL;
+        for flag in WANTED.into_iter().filter(without_acl) {
             if config.add_capabilities(flag).is_err() {
                 tracing::debug!("the kernel does not offer {flag:?}");
             }

@@ -4,11 +4,12 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use plyfs_format::idmap::IdMap;
 use plyfs_format::names::XattrNamespace;
 use plyfs_fuse::SessionConfig;
 use plyfs_sys::mount::MountFlags;
 use plyfs_sys::process;
-use plyfs_union::{RedirectDir, UnionOptions};
+use plyfs_union::{OwnerStore, RedirectDir, UnionOptions};
 
 use crate::options::{Given, Meaning, OptionError};
 
@@ -137,6 +138,19 @@ impl MountSpec {
             Meaning::UserXattr => self.union.xattr_namespace = Some(XattrNamespace::User),
             Meaning::Volatile => self.union.volatile = true,
             Meaning::Fsync => self.union.volatile = !switch(given)?,
+            Meaning::UidMapping => self.union.ownership.uids = id_map(given)?,
+            Meaning::GidMapping => self.union.ownership.gids = id_map(given)?,
+            Meaning::SquashToRoot => {
+                let ids = &mut self.union.ownership;
+                ids.squash_uid.get_or_insert(0);
+                ids.squash_gid.get_or_insert(0);
+            }
+            Meaning::SquashToUid => self.union.ownership.squash_uid = Some(id(given)?),
+            Meaning::SquashToGid => self.union.ownership.squash_gid = Some(id(given)?),
+            Meaning::XattrPermissions => self.union.ownership.store = owner_store(given)?,
+            Meaning::NoAcl => self.union.acl = false,
+            Meaning::NoXattrs => self.union.xattrs = !(given.value().is_empty() || switch(given)?),
+            Meaning::StaticNlink => self.union.static_nlink = true,
             Meaning::Timeout => self.session.timeout = seconds(given)?,
             Meaning::Threads => self.session.threads = threads(given)?,
             Meaning::Threaded => {
@@ -237,6 +251,34 @@ fn slow(given: &Given) -> Result<Duration, OptionError> {
     })
 }
 
+/// `CONTAINER:HOST:LENGTH` and more of these. The map type says what is wrong with a text; here
+/// it is enough to say what is right.
+fn id_map(given: &Given) -> Result<IdMap, OptionError> {
+    IdMap::parse(&given.text()).map_err(|e| {
+        tracing::error!("{}: {e}", given.def.name);
+        bad(
+            given,
+            "DISK:SHOWN:COUNT and more of these, apart from each other, none empty",
+        )
+    })
+}
+
+fn id(given: &Given) -> Result<u32, OptionError> {
+    let number: Option<u32> = given.text().parse().ok();
+    number
+        .filter(|id| *id != u32::MAX)
+        .ok_or_else(|| bad(given, "a number from 0 to 4294967294"))
+}
+
+fn owner_store(given: &Given) -> Result<OwnerStore, OptionError> {
+    match given.text().as_str() {
+        "0" => Ok(OwnerStore::Objects),
+        "1" => Ok(OwnerStore::SecurityMark),
+        "2" => Ok(OwnerStore::UserMark),
+        _ => Err(bad(given, "0, 1 or 2")),
+    }
+}
+
 fn threads(given: &Given) -> Result<usize, OptionError> {
     let number: Option<usize> = given.text().parse().ok();
     number
@@ -330,6 +372,28 @@ mod tests {
     }
 
     #[test]
+    fn owners_are_mapped_as_clients_ask() {
+        let s = spec(
+            "lowerdir=/a,uidmapping=:0:1000:1:1:100000:65536,gidmapping=0:5:1,squash_to_root,squash_to_gid=7,\
+             xattr_permissions=2,noacl,noxattrs=1,static_nlink",
+            Invoker::Root,
+        )
+        .unwrap();
+        let own = &s.union.ownership;
+        assert_eq!(
+            (own.uids.to_host(0), own.uids.to_host(2)),
+            (Some(1000), Some(100_001))
+        );
+        assert_eq!(
+            (own.gids.to_container(5), own.gids.to_container(0)),
+            (Some(0), None)
+        );
+        assert_eq!((own.squash_uid, own.squash_gid), (Some(0), Some(7)));
+        assert_eq!(own.store, OwnerStore::UserMark);
+        assert!(!s.union.acl && !s.union.xattrs && s.union.static_nlink);
+    }
+
+    #[test]
     fn data_only_layers_stand_behind_two_colons() {
         let s = spec("lowerdir=/a:/b::/c::/d\\:e,datadir+=/f", Invoker::Root).unwrap();
         assert_eq!(s.lowers, [PathBuf::from("/a"), PathBuf::from("/b")]);
@@ -356,6 +420,12 @@ mod tests {
             "lowerdir=:/a",
             "subtype=a,b=\\,",
             "index=",
+            "uidmapping=0:1",
+            "gidmapping=0:0:0",
+            "uidmapping=0:0:5:3:9:1",
+            "squash_to_uid=root",
+            "squash_to_gid=-1",
+            "xattr_permissions=3",
             "fsync=2",
             "writeback=2",
         ] {

@@ -97,7 +97,9 @@ impl Union {
 
     /// Attributes of an object of a layer.
     pub(crate) fn stat_obj(&self, obj: &Obj) -> Result<Stat> {
-        Ok(self.reach.with(obj, stat::stat)?)
+        Ok(self
+            .reach
+            .with(obj, |at| self.stack.seen(obj.layer(), at, stat::stat(at)?))?)
     }
 
     /// What the view shows of an inode whose topmost object has the attributes `found`.
@@ -112,8 +114,8 @@ impl Union {
             ino: inode.st_ino(),
             mode: found.mode,
             nlink: self.nlink(inode, found)?,
-            uid: found.uid,
-            gid: found.gid,
+            uid: self.options.ownership.shown_uid(found.uid),
+            gid: self.shown_gid(found.gid),
             rdev: found.rdev,
             size: found.size,
             blocks,
@@ -148,8 +150,7 @@ impl Union {
         self.copy_up(&inode, need)?;
         let obj = Arc::clone(inode.upper().ok_or(Error::ReadOnly)?);
         if set.uid.is_some() || set.gid.is_some() {
-            self.reach
-                .with(&obj, |at| sys_attr::chown(at, set.uid, set.gid))?;
+            self.change_owner(&obj, set.uid, set.gid)?;
             if inode.kind != Kind::Dir {
                 self.drop_suid_for(caller, &inode)?;
             }
@@ -157,8 +158,7 @@ impl Union {
         if let Some(mode) = set.mode {
             let _no_store = self.times.privileges(node).write();
             self.files.is_privileged(node);
-            self.reach
-                .with(&obj, |at| sys_attr::chmod(at, mode & 0o7777))?;
+            self.change_mode(&obj, mode & 0o7777)?;
         }
         if let Some(size) = set.size {
             self.truncate(caller, &inode, size, touch)?;
@@ -269,20 +269,22 @@ impl Union {
     /// caller may keep them (`setattr_should_drop_suidgid()`): sgid goes where the group may
     /// execute, or where the caller is not in the group.
     pub(crate) fn drop_suid_for(&self, caller: &Caller, inode: &Arc<Inode>) -> Result<()> {
+        let obj = Arc::clone(inode.upper().ok_or(Error::ReadOnly)?);
+        self.drop_apart_capability(&obj)?;
         if caller.uid == 0 && !caller.drops_suid && caller.pid == 0 {
             return Ok(());
         }
-        let obj = Arc::clone(inode.upper().ok_or(Error::ReadOnly)?);
         let found = self.stat_obj(&obj)?;
         if found.perm() & 0o6000 == 0 || caller.has(Capability::Fsetid) {
             return Ok(());
         }
         let mut kept = found.perm() & !0o4000;
-        if kept & 0o2000 != 0 && (kept & 0o010 != 0 || !caller.in_group(found.gid)) {
+        if kept & 0o2000 != 0 && (kept & 0o010 != 0 || !caller.in_group(self.shown_gid(found.gid)))
+        {
             kept &= !0o2000;
         }
         if kept != found.perm() {
-            self.reach.with(&obj, |at| sys_attr::chmod(at, kept))?;
+            self.change_mode(&obj, kept)?;
             self.invalidate(inode.id);
         }
         Ok(())
@@ -310,6 +312,9 @@ impl Union {
         if inode.upper().is_some() && inode.index.name.get().is_some() && inode.key.lock().is_some()
         {
             return self.union_nlink(inode, found);
+        }
+        if inode.kind == Kind::Dir && self.options.static_nlink {
+            return Ok(1);
         }
         Ok(real_nlink(inode, found))
     }

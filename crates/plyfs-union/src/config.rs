@@ -3,6 +3,8 @@ use plyfs_format::names::XattrNamespace;
 use plyfs_layer::LayerRoot;
 use plyfs_sys::SysError;
 
+use crate::owner::Ownership;
+
 /// The writable part of a stack.
 #[derive(Debug)]
 pub struct UpperRoots {
@@ -47,6 +49,14 @@ pub struct UnionOptions {
     pub index: bool,
     /// `userxattr`: None probes which namespace the upper (or the process) can use.
     pub xattr_namespace: Option<XattrNamespace>,
+    /// Whom objects belong to.
+    pub ownership: Ownership,
+    /// Access control lists are shown and kept; off with `noacl`.
+    pub acl: bool,
+    /// Extended attributes are shown; off with `noxattrs`.
+    pub xattrs: bool,
+    /// `static_nlink`: directories show a link count of 1.
+    pub static_nlink: bool,
     /// `volatile`: no fsync reaches the upper.
     pub volatile: bool,
     /// Largest number of descriptors the engine keeps open in caches.
@@ -62,6 +72,10 @@ impl Default for UnionOptions {
             metacopy: false,
             index: false,
             xattr_namespace: None,
+            ownership: Ownership::default(),
+            acl: true,
+            xattrs: true,
+            static_nlink: false,
             volatile: false,
             fd_budget: 1024,
             cache_bytes: 64 << 20,

@@ -13,6 +13,7 @@ use plyfs_sys::stat::{Kind, Stat};
 use plyfs_sys::{At, Errno, Name, copy, io, stat, xattr};
 
 use crate::inode::{Inode, Key};
+use crate::owner::{NewStat, is_acl};
 use crate::stack::UpperLayer;
 use crate::{Error, Result, Union};
 
@@ -167,7 +168,10 @@ impl Union {
                 let top = inode.top().ok_or(Error::Stale)?;
                 work.stage_symlink(&self.reach.with(top, sys_attr::readlink)?)?
             }
-            kind => work.stage_node(kind.mode_bits() | 0o600, found.rdev)?,
+            kind => {
+                let (kind, rdev) = self.backing_kind(kind, found.rdev);
+                work.stage_node(kind | 0o600, rdev)?
+            }
         })
     }
 
@@ -179,41 +183,47 @@ impl Union {
         found: &Stat,
         indexed: bool,
     ) -> Result<()> {
-        sys_attr::chown(staged.at(), Some(found.uid), Some(found.gid))?;
-        self.reach
-            .with(top, |from| self.copy_xattrs(from, staged.at()))?;
         let kind = found.kind();
+        let new = NewStat {
+            kind,
+            rdev: found.rdev,
+            uid: Some(found.uid),
+            gid: Some(found.gid),
+            perm: found.perm(),
+        };
+        // The owner goes first: changing it takes capabilities away. The mode goes last, as an
+        // access control list changes it.
+        self.put_owner(staged.at(), &new)?;
+        self.reach
+            .with(top, |from| self.copy_xattrs(top.layer(), from, staged.at()))?;
         if kind == Kind::Dir || found.nlink == 1 || indexed {
             self.mark_origin(staged, top)?;
         }
-        if kind != Kind::Symlink {
-            sys_attr::chmod(staged.at(), found.perm())?;
-        }
+        self.put_mode(staged.at(), &new)?;
         let times = (SetTime::To(found.atime), SetTime::To(found.mtime));
         Ok(sys_attr::utimens(staged.at(), times.0, times.1)?)
     }
 
     /// Copies all xattrs but the overlay's own (`ovl_copy_xattr()`); ACLs and capabilities are
     /// among them. Where the upper cannot take one, only those that grant something are an error.
-    fn copy_xattrs(&self, from: At<'_>, to: At<'_>) -> Result<()> {
-        for name in xattr::list(from)? {
-            if self.is_own_xattr(&name) {
-                continue;
-            }
-            let Some(value) = xattr::get(from, &name)? else {
+    fn copy_xattrs(&self, layer: LayerIdx, from: At<'_>, to: At<'_>) -> Result<()> {
+        for disk in xattr::list(from)? {
+            let Some(name) = self.stack.xattr_from_disk(layer, &disk) else {
                 continue;
             };
+            if is_acl(&name) && !self.options.acl {
+                continue;
+            }
+            let Some(value) = xattr::get(from, &disk)? else {
+                continue;
+            };
+            let name = self.stack.xattr_to_disk(LayerIdx::UPPER, &name);
             match xattr::set(to, &name, &value, xattr::SetFlags::empty()) {
                 Err(e) if may_be_left_out(&name, e.errno()) => {}
                 other => other?,
             }
         }
         Ok(())
-    }
-
-    /// Whether an xattr belongs to the overlay and is neither shown nor copied.
-    pub(crate) fn is_own_xattr(&self, name: &[u8]) -> bool {
-        self.stack.ns.is_private(name) || plyfs_format::names::is_foreign_private(name)
     }
 
     fn mark_origin(&self, staged: &Staged<'_>, top: &Obj) -> Result<()> {

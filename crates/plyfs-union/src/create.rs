@@ -11,11 +11,12 @@ use plyfs_format::nlink::Base;
 use plyfs_layer::{LayerIdx, Obj, Probe, Staged, probe, set_mark};
 use plyfs_sys::stat::{Kind, Stat};
 use plyfs_sys::thread::{self, ActAs};
-use plyfs_sys::{At, Errno, Name, SysError, attr as sys_attr, make, open, stat, xattr};
+use plyfs_sys::{At, Errno, Name, SysError, make, open, stat, xattr};
 
 use crate::copy_up::DataNeed;
 use crate::inode::{Inode, Key, Link, Lowers, NodeId, Parts};
 use crate::lookup::Entry;
+use crate::owner::NewStat;
 use crate::{Caller, Error, Result, Union};
 
 /// What to make.
@@ -35,6 +36,13 @@ impl Make<'_> {
             Self::Dir(_) => Kind::Dir,
             Self::Node(mode, _) => Kind::from_mode(*mode),
             Self::Symlink(_) => Kind::Symlink,
+        }
+    }
+
+    fn rdev(&self) -> (u32, u32) {
+        match self {
+            Self::Node(_, rdev) => *rdev,
+            Self::Dir(_) | Self::Symlink(_) => (0, 0),
         }
     }
 
@@ -125,7 +133,13 @@ impl Union {
         name: &Name,
         make: Make<'_>,
     ) -> Result<Option<OwnedFd>> {
-        let vacancy = match make_in_place(caller, dir, name, make) {
+        let made = match self.stored_ids(caller)? {
+            // Where marks say who owns what, nothing is final before it has its mark.
+            _ if self.upper_has_marks() => Err(SysError::new("make in place", Errno::EPERM)),
+            (Some(uid), Some(gid)) => make_in_place((uid, gid), caller.umask, dir, name, make),
+            _ => Err(SysError::new("act as the caller", Errno::EPERM)),
+        };
+        let vacancy = match made {
             Ok(file) => return Ok(file),
             // Where no lower shows the name a whiteout may hide nothing.
             Err(e) if e.errno() == Errno::EEXIST => match probe(dir, name, self.stack.ns, false)? {
@@ -133,7 +147,12 @@ impl Union {
                 _ => return Err(Error::Exists),
             },
             // The kernel has allowed the request; the caller's ids alone may not suffice here.
-            Err(e) if matches!(e.errno(), Errno::EACCES | Errno::EPERM) => Vacancy::Free,
+            Err(e) if matches!(e.errno(), Errno::EACCES | Errno::EPERM) => {
+                match probe(dir, name, self.stack.ns, false)? {
+                    Probe::Whiteout => Vacancy::Whiteout,
+                    _ => Vacancy::Free,
+                }
+            }
             Err(e) => return Err(e.into()),
         };
         self.make_staged(caller, dir_obj, name, make, vacancy)?;
@@ -152,7 +171,8 @@ impl Union {
         let staged = match make {
             Make::Dir(_) => work.stage_dir()?,
             Make::Node(mode, rdev) => {
-                work.stage_node(Kind::from_mode(mode).mode_bits() | 0o600, rdev)?
+                let (kind, rdev) = self.backing_kind(Kind::from_mode(mode), rdev);
+                work.stage_node(kind | 0o600, rdev)?
             }
             Make::Symlink(target) => work.stage_symlink(target)?,
         };
@@ -191,14 +211,22 @@ impl Union {
         make: Make<'_>,
     ) -> Result<()> {
         let parent = stat::stat_fd(dir)?;
+        let parent = self.stack.seen(LayerIdx::UPPER, At::object(&dir), parent)?;
         let kind = make.kind();
         let setgid = parent.mode & 0o2000 != 0;
-        let gid = if setgid { parent.gid } else { caller.gid };
-        sys_attr::chown(staged.at(), Some(caller.uid), Some(gid))?;
-        if kind == Kind::Symlink {
-            return Ok(());
-        }
+        let (uid, gid) = self.stored_ids(caller)?;
         let mut mode = make.perm();
+        let mut new = NewStat {
+            kind,
+            rdev: make.rdev(),
+            uid,
+            gid: if setgid { Some(parent.gid) } else { gid },
+            perm: mode,
+        };
+        self.put_owner(staged.at(), &new)?;
+        if kind == Kind::Symlink {
+            return self.put_mode(staged.at(), &new);
+        }
         let inherited = default_acl(dir)?.map(|d| acl::inherit(&d, mode, kind == Kind::Dir));
         match &inherited {
             Some(i) => mode = i.mode & 0o7777,
@@ -223,7 +251,8 @@ impl Union {
                 }
             }
         }
-        Ok(sys_attr::chmod(staged.at(), mode)?)
+        new.perm = mode;
+        self.put_mode(staged.at(), &new)
     }
 
     /// The inode of an object that has just been made in the upper; a file made in place is open.
@@ -238,7 +267,8 @@ impl Union {
             Some(file) => stat::stat_fd(file.as_fd())?,
             None => {
                 let fd = self.reach.dir_fd(dir_obj)?;
-                stat::stat(At::entry(fd.as_fd(), name))?
+                let at = At::entry(fd.as_fd(), name);
+                self.stack.seen(LayerIdx::UPPER, at, stat::stat(at)?)?
             }
         };
         let node = self.intern_new(dir, dir_obj, name, &found)?;
@@ -334,13 +364,14 @@ impl Union {
 /// Makes the object with the caller's ids and umask, which the layer's file system applies
 /// exactly as it would for the caller: setgid directories and default ACLs included.
 fn make_in_place(
-    caller: &Caller,
+    (uid, gid): (u32, u32),
+    umask: u32,
     dir: BorrowedFd<'_>,
     name: &Name,
     make: Make<'_>,
 ) -> std::result::Result<Option<OwnedFd>, SysError> {
-    thread::set_umask(caller.umask)?;
-    let _caller = ActAs::new(caller.uid, caller.gid)?;
+    thread::set_umask(umask)?;
+    let _caller = ActAs::new(uid, gid)?;
     match make {
         Make::Dir(mode) => make::mkdir(dir, name, mode & 0o7777)?,
         // Who makes a file mostly writes to it: the descriptor saves opening it again.

@@ -49,6 +49,12 @@ pub enum Error {
     /// The file system or object has no such operation.
     #[error("not supported")]
     NotSupported,
+    /// The id map has no id on disk for this owner.
+    #[error("the owner is not in the id map")]
+    Unmapped,
+    /// The view shows no extended attributes at all.
+    #[error("extended attributes are off")]
+    NoXattrs,
     /// The extended attribute is not set.
     #[error("no such attribute")]
     NoData,
@@ -75,6 +81,8 @@ impl Error {
             Self::Malformed(_) => Errno::EIO,
             Self::NotPermitted | Self::Protected => Errno::EPERM,
             Self::NotSupported => Errno::EOPNOTSUPP,
+            Self::Unmapped => Errno::EOVERFLOW,
+            Self::NoXattrs => Errno::ENOSYS,
             Self::NoData => Errno::ENODATA,
             Self::NotTty => Errno::ENOTTY,
         }

@@ -216,9 +216,12 @@ impl Union {
 
     fn index_entry(&self, index: &Index, name: &Name) -> Result<Option<Stat>> {
         let fd = self.reach.dir_fd(&index.dir)?;
-        let found = stat::stat_opt(At::entry(fd.as_fd(), name))?;
+        let at = At::entry(fd.as_fd(), name);
         // A whiteout in the index says that all names are gone.
-        Ok(found.filter(|f| !plyfs_format::whiteout::is_whiteout_dev(f.mode, f.rdev.0, f.rdev.1)))
+        let found = stat::stat_opt(at)?
+            .filter(|f| !plyfs_format::whiteout::is_whiteout_dev(f.mode, f.rdev.0, f.rdev.1));
+        let seen = found.map(|f| self.stack.seen(LayerIdx::UPPER, at, f));
+        Ok(seen.transpose()?)
     }
 
     /// The upper object of a copy in the index.

@@ -90,6 +90,9 @@ impl View {
     }
 }
 
+/// The number of a name whose object cannot be known; 0 would hide it.
+const UNKNOWN_INO: u64 = u64::MAX;
+
 /// Cookies of `.` and `..`.
 const DOT: Cookie = Cookie(1);
 const DOT_DOT: Cookie = Cookie(2);
@@ -142,8 +145,17 @@ impl Union {
             };
             // A stream may be older than the last removal; what is gone is left out.
             let name = Name::new(entry.name)?;
-            let Some(found) = this.lookup_asking(&dir, name, ask)? else {
-                return Ok(Flow::Continue(()));
+            let found = match this.lookup_asking(&dir, name, ask) {
+                Ok(Some(found)) => found,
+                Ok(None) => return Ok(Flow::Continue(())),
+                // What is wrong with one name is told who looks it up, and hides no other.
+                Err(e) => {
+                    tracing::debug!("listing without attributes: {e}");
+                    let ino = this
+                        .listed_ino(&dir, &view, entry.name, pick)
+                        .unwrap_or(UNKNOWN_INO);
+                    return Ok(f(ListEntry { ino, ..entry }, None));
+                }
             };
             Ok(f(
                 ListEntry {
@@ -228,8 +240,8 @@ impl Union {
         if let Some(index) = self.lower_cache.get(dir.id) {
             return Ok(index);
         }
-        let builder = Builder::new(&self.reach, self.stack.ns, &self.stack.written);
-        let index = builder.build(&dir.lowers, |o| self.stack.may_have_xwhiteouts(o.layer()))?;
+        let builder = Builder::new(&self.reach, &self.stack);
+        let index = builder.build(&dir.lowers)?;
         let index = Arc::new(index);
         self.lower_cache
             .put(dir.id, Arc::clone(&index), index.weight());
@@ -272,12 +284,14 @@ impl Union {
             let name = Name::new(entry.name)?.to_owned();
             let mut kind = entry.kind;
             let mut shown = true;
-            if matches!(kind, None | Some(Kind::Char)) {
-                let Some(found) = stat::stat_opt(At::entry(fd.as_fd(), &name))? else {
+            let by_mark = kind == Some(Kind::File) && self.upper_has_marks();
+            if by_mark || matches!(kind, None | Some(Kind::Char)) {
+                let at = At::entry(fd.as_fd(), &name);
+                let Some(found) = stat::stat_opt(at)? else {
                     return Ok(());
                 };
                 shown = !whiteout::is_whiteout_dev(found.mode, found.rdev.0, found.rdev.1);
-                kind = Some(found.kind());
+                kind = Some(self.stack.seen_kind(obj.layer(), at, &found)?);
             }
             let cookie = cookie_of(entry.name);
             let kind = kind.filter(|_| shown);

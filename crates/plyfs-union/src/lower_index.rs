@@ -7,12 +7,12 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use plyfs_format::aufs::{self, AufsName};
-use plyfs_format::names::XattrNamespace;
 use plyfs_format::whiteout;
-use plyfs_layer::{Obj, Reach};
-use plyfs_sys::stat::{Kind, LayerIno};
+use plyfs_layer::{LayerIdx, Obj, Reach};
+use plyfs_sys::stat::Kind;
 use plyfs_sys::{At, Name, NameBuf, dir, open, stat, xattr};
 
+use crate::stack::Stack;
 use crate::{Error, Result};
 
 /// A place in a listing that stays the same however often the listing is built: a hash of the
@@ -130,10 +130,7 @@ struct Slot {
 /// Reads all lowers of a directory once.
 pub(crate) struct Builder<'a> {
     pub(crate) reach: &'a Reach,
-    pub(crate) ns: XattrNamespace,
-    /// Directories that are written though they lie in a lower: upper and workdir. They are read as
-    /// empty, since what is in them changes.
-    written: &'a [LayerIno],
+    stack: &'a Stack,
     slots: HashMap<NameBuf, Slot>,
 }
 
@@ -144,25 +141,19 @@ enum Seen {
 }
 
 impl<'a> Builder<'a> {
-    pub(crate) fn new(reach: &'a Reach, ns: XattrNamespace, written: &'a [LayerIno]) -> Self {
+    pub(crate) fn new(reach: &'a Reach, stack: &'a Stack) -> Self {
         Self {
             reach,
-            ns,
-            written,
+            stack,
             slots: HashMap::new(),
         }
     }
 
-    /// The index of a directory with these lowers. `xwhiteouts` tells which layers may hold
-    /// whiteouts in xattr form.
-    pub(crate) fn build(
-        mut self,
-        lowers: &[Arc<Obj>],
-        xwhiteouts: impl Fn(&Obj) -> bool,
-    ) -> Result<LowerIndex> {
+    /// The index of a directory with these lowers.
+    pub(crate) fn build(mut self, lowers: &[Arc<Obj>]) -> Result<LowerIndex> {
         for (pos, lower) in lowers.iter().enumerate() {
             let pos = u16::try_from(pos).map_err(|_| Error::Malformed("too many layers"))?;
-            if self.read_layer(pos, lower, xwhiteouts(lower))? {
+            if self.read_layer(pos, lower)? {
                 break;
             }
         }
@@ -170,8 +161,10 @@ impl<'a> Builder<'a> {
     }
 
     /// Reads one layer; true when it hides all deeper ones (`.wh..wh..opq`).
-    fn read_layer(&mut self, pos: u16, lower: &Obj, xwhiteouts: bool) -> Result<bool> {
-        if self.written.contains(&lower.id()) {
+    fn read_layer(&mut self, pos: u16, lower: &Obj) -> Result<bool> {
+        // What is written though it lies in a lower, upper and workdir, is read as empty, since
+        // what is in it changes.
+        if self.stack.written.contains(&lower.id()) {
             return Ok(false);
         }
         let fd = self.reach.dir_fd(lower)?;
@@ -186,7 +179,7 @@ impl<'a> Builder<'a> {
                 AufsName::Whiteout(hidden) => aufs_whiteouts.push(Name::new(hidden)?.to_owned()),
                 AufsName::Plain => {
                     let name = Name::new(entry.name)?.to_owned();
-                    let what = self.classify(fd.as_fd(), &name, &entry, xwhiteouts)?;
+                    let what = self.classify(lower.layer(), fd.as_fd(), &name, &entry)?;
                     seen.extend(what.map(|what| (name, what)));
                 }
             }
@@ -204,14 +197,16 @@ impl<'a> Builder<'a> {
     /// None for a name that has gone since it was listed.
     fn classify(
         &self,
+        layer: LayerIdx,
         dir: std::os::fd::BorrowedFd<'_>,
         name: &Name,
         entry: &dir::DirEntry<'_>,
-        xwhiteouts: bool,
     ) -> Result<Option<Seen>> {
+        let xwhiteouts = self.stack.may_have_xwhiteouts(layer);
+        let by_marks = self.stack.stat_mark(layer).is_some();
         let sure = match entry.kind {
             None | Some(Kind::Char) => None,
-            Some(Kind::File) if xwhiteouts => None,
+            Some(Kind::File) if xwhiteouts || by_marks => None,
             Some(kind) => Some(kind),
         };
         if let Some(kind) = sure {
@@ -225,12 +220,13 @@ impl<'a> Builder<'a> {
             return Ok(Some(Seen::Whiteout));
         }
         if xwhiteouts && whiteout::may_be_xattr_whiteout(found.mode, found.size) {
-            let mark = xattr::get(at, self.ns.whiteout().as_bytes())?;
+            let mark = xattr::get(at, self.stack.ns.whiteout().as_bytes())?;
             if mark.is_some() {
                 return Ok(Some(Seen::Whiteout));
             }
         }
-        Ok(Some(Seen::Object(found.kind(), found.ino)))
+        let kind = self.stack.seen_kind(layer, at, &found)?;
+        Ok(Some(Seen::Object(kind, found.ino)))
     }
 
     fn add(&mut self, pos: u16, name: NameBuf, what: &Seen) {

@@ -132,6 +132,7 @@ impl Union {
                 Probe::Absent => {}
                 Probe::Found(found) => {
                     let at = At::entry(fd.as_fd(), name);
+                    let found = self.stack.seen(LayerIdx::UPPER, at, found)?;
                     self.take_upper(dir, &mut search, at, found)?;
                 }
             }
@@ -407,6 +408,7 @@ impl Union {
             Probe::Found(found) => found,
         };
         let at = At::entry(fd.as_fd(), name);
+        let found = self.stack.seen(dir.layer(), at, found)?;
         if found.kind() != Kind::Dir {
             return self.take_lower_file(s, at, found, dir, name, last);
         }

@@ -13,6 +13,7 @@ use plyfs_sys::{At, Result, SysError, process};
 use crate::config::{OpenError, UnionConfig, UnionOptions, UpperRoots};
 use crate::filesystems::Filesystems;
 use crate::index::Index;
+use crate::owner;
 
 /// The writable layer with the object of its root.
 #[derive(Debug)]
@@ -31,6 +32,8 @@ pub(crate) struct Stack {
     pub(crate) data_only: Vec<Arc<Obj>>,
     /// Lowers whose root announces xattr whiteouts (kernel `has_xwhiteouts`).
     xwhiteouts: Vec<bool>,
+    /// The override_stat mark that the objects of each layer have, the upper first.
+    stat_marks: Vec<Option<&'static str>>,
     /// Where the overlay's own xattrs are.
     pub(crate) ns: XattrNamespace,
     pub(crate) index: Option<Index>,
@@ -83,6 +86,7 @@ impl Stack {
         }
         let written = upper.iter().flat_map(|u| [u.upper.id(), u.work.id()]);
         let written = written.collect();
+        let stat_marks = stat_marks(upper.as_ref(), &lowers, &options)?;
         let count = filesystems.count();
         let below = lowers.len();
         Ok(Self {
@@ -93,12 +97,18 @@ impl Stack {
             lowers: root_objs(0, lowers),
             data_only: root_objs(below, data_only),
             xwhiteouts,
+            stat_marks,
             ns,
             index,
             written,
             filesystems,
             xino: (count > 1).then(|| Xino::for_filesystems(count)),
         })
+    }
+
+    /// The xattr that says owner, mode and type of the objects of a layer instead of themselves.
+    pub(crate) fn stat_mark(&self, layer: LayerIdx) -> Option<&'static str> {
+        self.stat_marks.get(usize::from(layer.0)).copied().flatten()
     }
 
     /// Whether a directory of `layer` may hold xattr whiteouts.
@@ -125,6 +135,22 @@ impl Stack {
     pub(crate) fn resolve_origin(&self, origin: &Origin) -> Result<Option<Stat>> {
         self.filesystems.resolve(origin)
     }
+}
+
+/// Which mark each layer has: its root says so.
+fn stat_marks(
+    upper: Option<&UpperRoots>,
+    lowers: &[LayerRoot],
+    options: &UnionOptions,
+) -> OpenResult<Vec<Option<&'static str>>> {
+    let found =
+        |root: &LayerRoot| owner::announced(At::object(root)).map_err(layer_error(root.path()));
+    let own = match upper {
+        Some(roots) => owner::upper_mark(options.ownership.store, found(&roots.upper)?),
+        None => None,
+    };
+    let below = lowers.iter().map(found);
+    std::iter::once(Ok(own)).chain(below).collect()
 }
 
 fn open_upper(roots: &UpperRoots, options: &UnionOptions) -> OpenResult<Upper> {

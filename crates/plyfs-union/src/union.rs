@@ -1,7 +1,9 @@
 //! The merged view as a whole: its parts, opening it, and what is told to the kernel.
 use std::sync::{Arc, OnceLock};
 
+use parking_lot::Mutex;
 use plyfs_layer::{LayerIdx, Reach, dir_marks};
+use plyfs_sys::SysError;
 use plyfs_sys::stat::Kind;
 
 use crate::cache::ByteCache;
@@ -41,6 +43,8 @@ pub struct Union {
     pub(crate) upper_cache: ByteCache<UpperList>,
     pub(crate) upper_dirs: UpperDirs,
     pub(crate) copies: Copies,
+    /// Held while a mark of owner and mode is read and written.
+    pub(crate) mark_change: Mutex<()>,
     pub(crate) no_lower: Arc<LowerIndex>,
     listener: OnceLock<Box<dyn Invalidate>>,
 }
@@ -64,10 +68,15 @@ impl Union {
             upper_cache: ByteCache::new(options.cache_bytes / 2),
             upper_dirs: UpperDirs::default(),
             copies: Copies::default(),
+            mark_change: Mutex::default(),
             no_lower: Arc::default(),
             listener: OnceLock::new(),
             options,
         };
+        union.announce_marks().map_err(|e| OpenError::Layer {
+            layer: "xattr_permissions: the root of the upper".to_owned(),
+            source: SysError::new("set override_stat xattr", e.errno()),
+        })?;
         union.add_root()?;
         Ok(Arc::new(union))
     }
@@ -182,6 +191,12 @@ impl Union {
             upper.upper.work.close_volatile()?;
         }
         Ok(())
+    }
+
+    /// Whether access control lists are shown and kept.
+    #[must_use]
+    pub fn shows_acls(&self) -> bool {
+        self.options.acl && self.options.xattrs
     }
 
     /// How many inodes are known.

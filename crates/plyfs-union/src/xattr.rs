@@ -2,12 +2,13 @@
 use std::sync::Arc;
 
 use plyfs_format::{acl, names};
-use plyfs_sys::attr;
+use plyfs_layer::LayerIdx;
 use plyfs_sys::xattr::{self, SetFlags};
 
 use crate::caller::Capability;
 use crate::copy_up::{CAPABILITY, DataNeed};
 use crate::inode::{Inode, NodeId};
+use crate::owner::is_acl;
 use crate::{Caller, Error, Result, Union};
 
 impl Union {
@@ -17,12 +18,14 @@ impl Union {
     /// ENODATA where it is not set; EOPNOTSUPP, EPERM and the like from the layer.
     pub fn getxattr(&self, node: NodeId, name: &[u8]) -> Result<Vec<u8>> {
         let inode = self.inode(node)?;
+        self.may_have_xattr(name)?;
         if names::is_foreign_private(name) {
             return Err(Error::NoData);
         }
-        let disk = self.stack.ns.to_disk(name);
         let top = inode.top().ok_or(Error::Stale)?;
-        Ok(self.reach.with(top, |at| xattr::get_strict(at, &disk))?)
+        let disk = self.stack.xattr_to_disk(top.layer(), name);
+        let value = self.reach.with(top, |at| xattr::get_strict(at, &disk))?;
+        self.value_from_disk(name, value)
     }
 
     /// The names of all extended attributes `caller` may see, each followed by a NUL; `trusted.`
@@ -32,10 +35,14 @@ impl Union {
     /// EIO and the like from the layer.
     pub fn listxattr(&self, caller: &Caller, node: NodeId) -> Result<Vec<u8>> {
         let inode = self.inode(node)?;
+        self.may_have_xattr(b"")?;
         let top = inode.top().ok_or(Error::Stale)?;
         let mut out = Vec::new();
         for name in self.reach.with(top, xattr::list)? {
-            if let Some(shown) = self.stack.ns.from_disk(&name) {
+            if let Some(shown) = self.stack.xattr_from_disk(top.layer(), &name) {
+                if is_acl(&shown) && !self.options.acl {
+                    continue;
+                }
                 if shown.starts_with(b"trusted.") && !caller.has(Capability::SysAdmin) {
                     continue;
                 }
@@ -59,25 +66,42 @@ impl Union {
         flags: SetFlags,
     ) -> Result<()> {
         let inode = self.inode(node)?;
+        self.may_have_xattr(name)?;
         if names::is_foreign_private(name) {
             return Err(Error::NotPermitted);
         }
+        let value = self.value_to_disk(name, value)?;
         self.may_change(&inode)?;
         self.drop_sgid_by_acl(caller, &inode, name)?;
         self.copy_up(&inode, DataNeed::AttributesOnly)?;
-        let disk = self.stack.ns.to_disk(name);
+        let disk = self.stack.xattr_to_disk(LayerIdx::UPPER, name);
         let obj = Arc::clone(inode.upper().ok_or(Error::ReadOnly)?);
         let set = || {
             self.reach
-                .with(&obj, |at| xattr::set(at, &disk, value, flags))
+                .with(&obj, |at| xattr::set(at, &disk, &value, flags))
         };
-        if name != CAPABILITY {
+        if name == CAPABILITY {
+            // A store of pages that is in progress would take off what is set now.
+            let _no_store = self.times.privileges(node).write();
+            self.files.is_privileged(node);
             return Ok(set()?);
         }
-        // A store of pages that is in progress would take off what is set now.
-        let _no_store = self.times.privileges(node).write();
-        self.files.is_privileged(node);
-        Ok(set()?)
+        set()?;
+        if name == acl::ACCESS_XATTR.as_bytes() {
+            self.mode_follows_acl(&obj, &value)?;
+        }
+        Ok(())
+    }
+
+    /// `noxattrs` hides all attributes, `noacl` access control lists.
+    fn may_have_xattr(&self, name: &[u8]) -> Result<()> {
+        if !self.options.xattrs {
+            return Err(Error::NoXattrs);
+        }
+        if !self.options.acl && is_acl(name) {
+            return Err(Error::NotSupported);
+        }
+        Ok(())
     }
 
     /// Setting or removing an access ACL by somebody outside the file's group clears sgid, before
@@ -89,13 +113,12 @@ impl Union {
         }
         let found = self.stat_obj(inode.top().ok_or(Error::Stale)?)?;
         let sgid = found.perm() & 0o2000 != 0;
-        if !sgid || caller.in_group(found.gid) || caller.has(Capability::Fsetid) {
+        if !sgid || caller.in_group(self.shown_gid(found.gid)) || caller.has(Capability::Fsetid) {
             return Ok(());
         }
         self.copy_up(inode, DataNeed::AttributesOnly)?;
         let obj = Arc::clone(inode.upper().ok_or(Error::ReadOnly)?);
-        self.reach
-            .with(&obj, |at| attr::chmod(at, found.perm() & !0o2000))?;
+        self.change_mode(&obj, found.perm() & !0o2000)?;
         self.invalidate(inode.id);
         Ok(())
     }
@@ -107,9 +130,10 @@ impl Union {
     pub fn removexattr(&self, caller: &Caller, node: NodeId, name: &[u8]) -> Result<()> {
         let inode = self.inode(node)?;
         self.writable()?;
+        self.may_have_xattr(name)?;
         self.may_change(&inode)?;
         self.drop_sgid_by_acl(caller, &inode, name)?;
-        let disk = self.stack.ns.to_disk(name);
+        let disk = self.stack.xattr_to_disk(LayerIdx::UPPER, name);
         if inode.upper().is_none() {
             self.getxattr(node, name)?;
             self.copy_up(&inode, DataNeed::AttributesOnly)?;

@@ -52,6 +52,24 @@ pub enum Meaning {
     Volatile,
     /// `fsync=0`: the same as volatile.
     Fsync,
+    /// `uidmapping=`.
+    UidMapping,
+    /// `gidmapping=`.
+    GidMapping,
+    /// `squash_to_root`.
+    SquashToRoot,
+    /// `squash_to_uid=`.
+    SquashToUid,
+    /// `squash_to_gid=`.
+    SquashToGid,
+    /// `xattr_permissions=0|1|2`.
+    XattrPermissions,
+    /// `noacl`.
+    NoAcl,
+    /// `noxattrs=0|1`.
+    NoXattrs,
+    /// `static_nlink`.
+    StaticNlink,
     /// `timeout=SECONDS`.
     Timeout,
     /// `threads=N`.
@@ -107,6 +125,17 @@ impl Meaning {
             Self::UserXattr => "keep marks in user.overlay.* attributes",
             Self::Volatile => "never wait for the disk: faster, lost after a crash",
             Self::Fsync => "0: the same as volatile",
+            Self::UidMapping => "DISK:SHOWN:COUNT[:...]: owners on disk and those to show for them",
+            Self::GidMapping => "DISK:SHOWN:COUNT[:...]: the same for groups",
+            Self::SquashToRoot => "everything shows as owned by root",
+            Self::SquashToUid => "UID: everything shows this owner",
+            Self::SquashToGid => "GID: everything shows this group",
+            Self::XattrPermissions => {
+                "0|1|2: keep owner, mode and device numbers in attributes, security.* (1) or user.* (2)"
+            }
+            Self::NoAcl => "show and keep no access control lists",
+            Self::NoXattrs => "1: show no extended attributes",
+            Self::StaticNlink => "directories show a link count of 1",
             Self::Timeout => "SECONDS the kernel may remember names and attributes (default: ever)",
             Self::Threads => "number of threads that serve requests",
             Self::Threaded => "0: one thread",
@@ -181,8 +210,7 @@ const fn flag(name: &'static str, meaning: Meaning) -> OptionDef {
     of(Origin::Mount, name, Takes::Nothing, meaning)
 }
 
-const NO_ID_MAP: &str = "id mapping is not implemented";
-const NO_OVERRIDE: &str = "owners and modes are kept in the files themselves, not in attributes";
+const NO_ID_MAP: &str = "see uidmapping, gidmapping and squash_to_uid";
 const OWN_IO: &str = "plyfs decides itself how data moves and is cached";
 const OWN_INO: &str = "plyfs decides itself how inode numbers are made";
 const NO_LABEL: &str = "security labels of the layers are passed through as they are";
@@ -231,30 +259,18 @@ pub static OPTIONS: &[OptionDef] = &[
     rival("timeout", Value, Meaning::Timeout),
     rival("fsync", Value, Meaning::Fsync),
     rival("threaded", Value, Meaning::Threaded),
-    rival("uidmapping", Value, NoEffect(NO_ID_MAP)),
-    rival("gidmapping", Value, NoEffect(NO_ID_MAP)),
-    rival("squash_to_root", Nothing, NoEffect(NO_ID_MAP)),
-    rival("squash_to_uid", Value, NoEffect(NO_ID_MAP)),
-    rival("squash_to_gid", Value, NoEffect(NO_ID_MAP)),
-    rival("xattr_permissions", Value, GrantedIf(&["0"], NO_OVERRIDE)),
+    rival("uidmapping", Value, Meaning::UidMapping),
+    rival("gidmapping", Value, Meaning::GidMapping),
+    rival("squash_to_root", Nothing, Meaning::SquashToRoot),
+    rival("squash_to_uid", Value, Meaning::SquashToUid),
+    rival("squash_to_gid", Value, Meaning::SquashToGid),
+    rival("xattr_permissions", Value, Meaning::XattrPermissions),
     rival("fast_ino", Value, NoEffect(OWN_INO)),
     rival("fast_ino_check", Value, NoEffect(OWN_INO)),
     rival("ino32_t", Nothing, NoEffect(OWN_INO)),
-    rival(
-        "static_nlink",
-        Nothing,
-        NoEffect("link counts are always the real ones"),
-    ),
-    rival(
-        "noacl",
-        Nothing,
-        NoEffect("access control lists are always honoured"),
-    ),
-    rival(
-        "noxattrs",
-        Value,
-        GrantedIf(&["0"], "extended attributes are always shown"),
-    ),
+    rival("static_nlink", Nothing, Meaning::StaticNlink),
+    rival("noacl", Nothing, Meaning::NoAcl),
+    rival("noxattrs", Either, Meaning::NoXattrs),
     rival("writeback", Either, Meaning::Writeback),
     of(Origin::Plyfs, "nowriteback", Nothing, Meaning::NoWriteback),
     rival(

@@ -1,14 +1,14 @@
 use std::collections::{BTreeSet, HashSet};
-use std::os::fd::AsFd;
-use std::sync::Arc;
 
 use plyfs_format::names::XattrNamespace::Trusted;
-use plyfs_layer::{LayerIdx, Obj, Reach};
+use plyfs_layer::{LayerRoot, Reach};
+use plyfs_sys::Name;
 use plyfs_sys::stat::Kind;
-use plyfs_sys::{Name, open, stat};
 use plyfs_testkit::need_root;
 
 use super::{Builder, LowerIndex, cookie_of};
+use crate::config::{UnionConfig, UnionOptions};
+use crate::stack::Stack;
 
 #[test]
 fn cookies_are_fixed_for_all_time() {
@@ -44,33 +44,30 @@ fn names_of_one_published_hash_have_cookies_of_their_own() {
     );
 }
 
-struct Layers {
-    _dirs: Vec<tempfile::TempDir>,
-    roots: Vec<Arc<Obj>>,
-}
-
-fn layers(specs: &[&str]) -> Layers {
-    let mut layers = Layers {
-        _dirs: Vec::new(),
-        roots: Vec::new(),
+/// The index of a directory with these layers; `xwhiteouts`: their roots announce such.
+fn index(specs: &[&str], xwhiteouts: bool) -> LowerIndex {
+    let mut config = UnionConfig {
+        lowers: Vec::new(),
+        data_only: Vec::new(),
+        upper: None,
+        options: UnionOptions {
+            xattr_namespace: Some(Trusted),
+            ..UnionOptions::default()
+        },
     };
-    for (i, spec) in specs.iter().enumerate() {
+    let mut dirs = Vec::new();
+    for spec in specs {
         let dir = tempfile::tempdir_in(plyfs_testkit::scratch_base()).unwrap();
         plyfs_testkit::plant(dir.path(), spec);
-        let fd = open::open_dir_path(dir.path()).unwrap();
-        let id = stat::stat_fd(fd.as_fd()).unwrap().id();
-        let idx = LayerIdx(u16::try_from(i + 1).unwrap());
-        layers.roots.push(Obj::pinned(idx, id, Arc::new(fd)));
-        layers._dirs.push(dir);
+        if xwhiteouts {
+            xattr::set(dir.path(), "trusted.overlay.opaque", b"x").unwrap();
+        }
+        config.lowers.push(LayerRoot::open(dir.path()).unwrap());
+        dirs.push(dir);
     }
-    layers
-}
-
-fn index(specs: &[&str], xwhiteouts: bool) -> LowerIndex {
-    let layers = layers(specs);
+    let stack = Stack::open(config).unwrap();
     let reach = Reach::new(16);
-    let builder = Builder::new(&reach, Trusted, &[]);
-    builder.build(&layers.roots, |_| xwhiteouts).unwrap()
+    Builder::new(&reach, &stack).build(&stack.lowers).unwrap()
 }
 
 /// `name kind positions` for all entries.

@@ -28,6 +28,7 @@ mod data;
 mod index;
 mod lookup;
 mod model;
+mod owner;
 mod protect;
 mod races;
 mod readdir;

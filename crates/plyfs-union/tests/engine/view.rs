@@ -8,7 +8,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use plyfs_sys::stat::Kind;
-use plyfs_union::{Attr, Caller, Cookie, Flow, NodeId, Union};
+use plyfs_union::{Attr, Caller, Cookie, Error, Flow, NodeId, Union};
 
 /// How many bytes of a file are compared from its beginning; sparse giants stay cheap.
 const READ_MOST: usize = 1 << 20;
@@ -93,7 +93,10 @@ fn add_children(union: &Union, dir: NodeId, path: &str, view: &mut View) {
 }
 
 fn seen(union: &Union, node: NodeId, attr: &Attr, path: &str) -> Seen {
-    let names = union.listxattr(&Caller::ROOT, node).unwrap();
+    let names = match union.listxattr(&Caller::ROOT, node) {
+        Err(Error::NoXattrs) => Vec::new(),
+        names => names.unwrap(),
+    };
     let names = names.split(|b| *b == 0).filter(|n| !n.is_empty());
     let xattrs = names.map(|n| {
         let value = union.getxattr(node, n);

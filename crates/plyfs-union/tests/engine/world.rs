@@ -2,10 +2,13 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use plyfs_format::idmap::IdMap;
 use plyfs_format::names::XattrNamespace;
 use plyfs_layer::LayerRoot;
 use plyfs_testkit::{Rules, Tree, diff_with, snapshot};
-use plyfs_union::{RedirectDir, Union, UnionConfig, UnionOptions, UpperRoots};
+use plyfs_union::{
+    OwnerStore, Ownership, RedirectDir, Union, UnionConfig, UnionOptions, UpperRoots,
+};
 
 use crate::kernel;
 use crate::place::{chattr, place};
@@ -31,7 +34,8 @@ impl World {
     /// Plants the layers of `text`; see [`crate::text`]. Besides `lower:` and `upper:` there are
     /// `data:` layers, which hold data of metacopies alone. An `opts:` section changes the options:
     /// `redirect=on|follow|nofollow` (default on), `metacopy`, `index`, `volatile`, `fds=N`,
-    /// `cache=N`, and
+    /// `cache=N`, `uids=MAP`, `gids=MAP`, `squash=UID:GID`, `marks=1|2`, `noacl`, `noxattrs`,
+    /// `static_nlink`, and
     /// `own-format` for layers that kernel overlayfs does not read.
     pub(crate) fn new(text: &str) -> Self {
         Self::new_in(&plyfs_testkit::scratch_base(), text)
@@ -94,11 +98,28 @@ impl World {
             ("volatile", "") => self.options.volatile = true,
             ("fds", n) => self.options.fd_budget = n.parse().unwrap(),
             ("cache", n) => self.options.cache_bytes = n.parse().unwrap(),
+            ("uids", map) => self.own_ids(|own| own.uids = IdMap::parse(map).unwrap()),
+            ("gids", map) => self.own_ids(|own| own.gids = IdMap::parse(map).unwrap()),
+            ("squash", ids) => self.own_ids(|own| {
+                let (uid, gid) = ids.split_once(':').unwrap();
+                (own.squash_uid, own.squash_gid) = (uid.parse().ok(), gid.parse().ok());
+            }),
+            ("marks", "1") => self.own_ids(|own| own.store = OwnerStore::SecurityMark),
+            ("marks", "2") => self.own_ids(|own| own.store = OwnerStore::UserMark),
+            ("noacl", "") => (self.options.acl, self.kernel_knows) = (false, false),
+            ("noxattrs", "") => (self.options.xattrs, self.kernel_knows) = (false, false),
+            ("static_nlink", "") => self.options.static_nlink = true,
             ("own-format", "") => self.kernel_knows = false,
             // The kernel finds the index only with an upper of its own.
             ("index", "") => (self.options.index, self.kernel_knows) = (true, false),
             _ => panic!("no such option: {word:?}"),
         }
+    }
+
+    /// Changes who owns what, which the kernel is not told.
+    fn own_ids(&mut self, change: impl FnOnce(&mut Ownership)) {
+        self.kernel_knows = false;
+        change(&mut self.options.ownership);
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {

@@ -251,16 +251,10 @@ fn slow(given: &Given) -> Result<Duration, OptionError> {
     })
 }
 
-/// `CONTAINER:HOST:LENGTH` and more of these. The map type says what is wrong with a text; here
-/// it is enough to say what is right.
+/// Ids on disk and those to show for them.
 fn id_map(given: &Given) -> Result<IdMap, OptionError> {
-    IdMap::parse(&given.text()).map_err(|e| {
-        tracing::error!("{}: {e}", given.def.name);
-        bad(
-            given,
-            "DISK:SHOWN:COUNT and more of these, apart from each other, none empty",
-        )
-    })
+    let expected = "DISK:SHOWN:COUNT and more of these, apart from each other, none empty";
+    IdMap::parse(&given.text()).map_err(|_| bad(given, expected))
 }
 
 fn id(given: &Given) -> Result<u32, OptionError> {

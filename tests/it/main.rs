@@ -11,6 +11,7 @@ mod copy_up;
 mod copy_up_faults;
 mod create;
 mod hanging;
+mod image;
 mod interchange;
 mod io;
 mod judge;

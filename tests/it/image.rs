@@ -1,0 +1,371 @@
+//! Images and containers: what umoci, skopeo and crun make of the same content is the judge.
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use plyfs_testkit::{Rules, bin, need, need_fuse, snapshot};
+
+use crate::support::{run, same};
+
+mod killed;
+
+/// A directory with a store, sources and places to mount.
+struct Place {
+    dir: tempfile::TempDir,
+}
+
+impl Place {
+    fn new() -> Self {
+        let base = plyfs_testkit::scratch_base();
+        let dir = tempfile::tempdir_in(base).unwrap();
+        Self { dir }
+    }
+
+    fn at(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(bin());
+        command.arg("--root").arg(self.at("store")).args(args);
+        command.current_dir(self.dir.path());
+        command
+    }
+
+    fn output(&self, args: &[&str]) -> Output {
+        self.command(args).output().unwrap()
+    }
+
+    /// Runs plyfs, which must succeed; what it printed.
+    fn plyfs(&self, args: &[&str]) -> String {
+        let done = self.output(args);
+        let said = String::from_utf8_lossy(&done.stderr);
+        assert!(
+            done.status.success(),
+            "plyfs {args:?}: {}: {said}",
+            done.status
+        );
+        String::from_utf8_lossy(&done.stdout).trim().to_owned()
+    }
+
+    fn sh(&self, script: &str) -> String {
+        run(self.dir.path(), "sh", &["-euc", script])
+    }
+
+    /// An OCI layout `layout` with image `app:1`: a base, and layers with whiteouts, an opaque
+    /// directory, hard links, xattrs, a capability, devices and odd owners.
+    fn layout(&self) {
+        self.sh(
+            "umoci init --layout layout; umoci new --image layout:1; umoci unpack --image layout:1 b\n\
+             cd b/rootfs; mkdir -p etc usr/bin var/log data/deep/er tmp gone\n\
+             echo root:x:0:0::/:/bin/sh >etc/passwd; echo one >etc/conf; ln etc/conf etc/link\n\
+             ln -s ../etc/conf usr/conf; chmod 1777 tmp; chown 12:34 data; touch gone/a gone/b\n\
+             setfattr -n user.note -v n data/deep; cp /bin/cat usr/bin/cap\n\
+             setcap cap_net_raw+ep usr/bin/cap; chmod 4755 usr/bin/cap; setcap cap_net_raw+ep usr/bin/cap\n\
+             mkfifo var/p; mknod var/null c 1 3; seq 5000 >data/deep/er/f; cd ../..\n\
+             umoci repack --image layout:1 b; rm -r b; umoci unpack --image layout:1 b; cd b/rootfs\n\
+             rm -r gone etc/link; echo two >etc/conf; mkdir gone; touch gone/new; rm data/deep/er/f\n\
+             cd ../..; umoci repack --image layout:1 b; rm -r b\n\
+             mkdir opq; echo only >opq/only\n\
+             umoci insert --opaque --image layout:1 opq /data; umoci insert --whiteout --image layout:1 /var/log\n\
+             umoci config --image layout:1 --config.env A=b --config.cmd /bin/true",
+        );
+    }
+}
+
+#[test]
+fn the_merged_view_is_what_umoci_unpacks() {
+    need_fuse!();
+    need!("umoci", "skopeo", "setcap", "setfattr");
+    let place = Place::new();
+    place.layout();
+    place.plyfs(&["image", "import", "layout", "--tag", "app:1"]);
+    place.sh("mkdir mnt; umoci unpack --image layout:1 want");
+    place.plyfs(&["mount", "app:1", "mnt"]);
+    let got = snapshot(&place.at("mnt"));
+    place.plyfs(&["umount", "mnt"]);
+    let want = snapshot(&place.at("want/rootfs"));
+    // umoci keeps a mark of its own; what it sets on the root is its own time.
+    same("umoci and plyfs", &want, &got, &umoci_rules());
+    assert_eq!(place.plyfs(&["image", "verify"]), "everything is as it was");
+}
+
+/// umoci makes directories as it goes, at the time it does.
+fn umoci_rules() -> Rules {
+    Rules {
+        written_since: Some(crate::support::written_in_this_test() - 60_000_000_000),
+        skip_xattrs: vec!["user.rootlesscontainers".into()],
+        ..Rules::default()
+    }
+}
+
+#[test]
+fn what_goes_out_has_the_digests_it_came_with() {
+    need_fuse!();
+    need!("umoci", "skopeo", "setcap", "setfattr");
+    let place = Place::new();
+    place.layout();
+    let id = place.plyfs(&["image", "import", "layout", "--tag", "app:1"]);
+    place.plyfs(&["image", "export", "app:1", "out"]);
+    place.plyfs(&["image", "export", "app:1", "out.tar"]);
+    place.plyfs(&["image", "export", "app:1", "again.tar"]);
+    place.plyfs(&[
+        "image",
+        "export",
+        "app:1",
+        "docker.tar",
+        "--format",
+        "docker",
+    ]);
+    place.sh("cmp out.tar again.tar");
+    let digest =
+        |from: &str| place.sh(&format!("skopeo inspect --format '{{{{.Digest}}}}' {from}"));
+    let want = digest("oci:layout:1");
+    assert_eq!(digest("oci:out:1"), want);
+    assert_eq!(digest("oci-archive:out.tar:1"), want);
+    place.sh(
+        "skopeo copy -q oci:out:1 oci:copied:1; umoci unpack --image copied:1 unpacked\n\
+         skopeo copy -q docker-archive:docker.tar oci:from-docker:1",
+    );
+    for (from, store) in [("out.tar", "s1"), ("docker.tar", "s2"), ("out", "s3")] {
+        let args = ["--root", store, "image", "import", from];
+        let same = run(place.dir.path(), bin().to_str().unwrap(), &args);
+        assert!(same.contains(&id), "{from}: {same}");
+        let tags = run(
+            place.dir.path(),
+            bin().to_str().unwrap(),
+            &["--root", store, "image", "ls"],
+        );
+        assert!(tags.contains("app:1"), "{from}: {tags}");
+    }
+}
+
+#[test]
+fn a_container_lives_and_goes() {
+    need_fuse!();
+    need!("umoci", "setcap", "setfattr");
+    let place = Place::new();
+    place.layout();
+    place.plyfs(&["image", "import", "layout", "--tag", "app:1"]);
+    for name in ["one", "two"] {
+        place.plyfs(&["container", "create", "app:1", "--name", name]);
+    }
+    let one = place.plyfs(&["container", "mount", "one"]);
+    let two = place.plyfs(&["container", "mount", "two"]);
+    run(
+        Path::new(&one),
+        "sh",
+        &[
+            "-euc",
+            "rm etc/conf; echo n >new; ln new hard; mkdir d; rm -r data; mkdir data; mv usr usr2",
+        ],
+    );
+    assert!(
+        Path::new(&two).join("etc/conf").exists(),
+        "containers do not see each other"
+    );
+    let diff = place.plyfs(&["container", "diff", "one"]);
+    for line in [
+        "D /etc/conf",
+        "A /new",
+        "D /data/only",
+        "D /usr",
+        "A /usr2/conf",
+    ] {
+        assert!(diff.lines().any(|l| l == line), "{line} is not in\n{diff}");
+    }
+    place.plyfs(&["container", "commit", "one", "--tag", "app:2"]);
+    let view = snapshot(Path::new(&one));
+    place.plyfs(&["container", "export", "one", "flat.tar"]);
+    assert!(
+        !place.output(&["container", "rm", "one"]).status.success(),
+        "it is mounted"
+    );
+    place.plyfs(&["container", "umount", "one"]);
+    place.plyfs(&["container", "rm", "--force", "one", "two"]);
+
+    place.sh("mkdir flat mnt; tar --xattrs --xattrs-include=* -xpf flat.tar -C flat");
+    same(
+        "export and the view",
+        &view,
+        &snapshot(&place.at("flat")),
+        &Rules::default(),
+    );
+    place.plyfs(&["mount", "app:2", "mnt"]);
+    let committed = snapshot(&place.at("mnt"));
+    place.plyfs(&["umount", "mnt"]);
+    same(
+        "the commit and the view",
+        &view,
+        &committed,
+        &Rules::default(),
+    );
+    place.plyfs(&["image", "export", "app:2", "out"]);
+    place.sh("umoci unpack --image out:2 want");
+    same(
+        "the commit by umoci",
+        &view,
+        &snapshot(&place.at("want/rootfs")),
+        &umoci_rules(),
+    );
+
+    assert_eq!(place.plyfs(&["image", "verify"]), "everything is as it was");
+    place.plyfs(&["image", "rm", "app:1"]);
+    place.plyfs(&["image", "rm", "app:2"]);
+    let left =
+        place.sh("find store/layers store/blobs store/containers store/staging -type f -o -type c");
+    assert_eq!(left, "", "nothing stays");
+}
+
+#[test]
+fn the_same_changes_have_the_same_digests() {
+    need_fuse!();
+    let ids = [Place::new(), Place::new()].map(|place| {
+        place.sh("mkdir rootfs; echo 1 >rootfs/a; tar -C rootfs -cf root.tar --mtime @1 .");
+        place.plyfs(&["image", "import", "root.tar", "--tag", "base"]);
+        place.plyfs(&["container", "create", "base", "--name", "c"]);
+        place.sh("cd store/containers/c/upper; echo 2 >b; touch -d @5 b .");
+        let mut commit = place.command(&["container", "commit", "c"]);
+        let done = commit.env("SOURCE_DATE_EPOCH", "7").output().unwrap();
+        assert!(done.status.success());
+        String::from_utf8(done.stdout).unwrap()
+    });
+    assert_eq!(ids[0], ids[1]);
+}
+
+#[test]
+fn an_ephemeral_mount_keeps_its_layers_and_leaves_nothing() {
+    need_fuse!();
+    let place = Place::new();
+    place.sh("mkdir rootfs mnt; echo 1 >rootfs/a; tar -C rootfs -c . | gzip >root.tgz");
+    place.plyfs(&["image", "import", "root.tgz", "--tag", "base"]);
+    place.plyfs(&["mount", "base", "mnt", "--ephemeral"]);
+    place.sh("echo 2 >mnt/b; rm mnt/a");
+    place.plyfs(&["image", "rm", "base"]);
+    place.plyfs(&["image", "gc"]);
+    assert_eq!(place.sh("cat mnt/b; echo 3 >mnt/c; cat mnt/c"), "2\n3\n");
+    place.plyfs(&["umount", "mnt"]);
+    place.plyfs(&["image", "gc"]);
+    assert_eq!(place.sh("find store/uses store/layers -mindepth 2"), "");
+}
+
+#[test]
+fn programs_run_and_their_status_comes_back() {
+    need_fuse!();
+    need!("runc");
+    let place = Place::new();
+    place.sh(
+        "mkdir -p r/bin r/etc r/proc r/sys r/dev r/work\n\
+         for p in sh cat id rm; do b=$(readlink -f $(command -v $p)); cp $b r/bin/$p\n\
+         ldd $b | grep -o '/[^ ]*' | while read l; do mkdir -p r$(dirname $l); cp -nL $l r$l; done; done\n\
+         printf 'root:x:0:0::/:/bin/sh\\nweb:x:33:34::/:/bin/sh\\n' >r/etc/passwd; tar -C r -cf r.tar .",
+    );
+    place.plyfs(&["image", "import", "r.tar", "--tag", "base"]);
+    let probe = place.output(&[
+        "run",
+        "--network",
+        "none",
+        "base",
+        "--",
+        "/bin/sh",
+        "-c",
+        "exit 0",
+    ]);
+    if !probe.status.success() {
+        let said = String::from_utf8_lossy(&probe.stderr).into_owned();
+        plyfs_testkit::skip(
+            module_path!(),
+            &format!("containers by runc or crun: {said}"),
+        );
+        return;
+    }
+    let ran = place.output(&[
+        "run",
+        "--network",
+        "none",
+        "-u",
+        "web",
+        "-w",
+        "/work",
+        "-e",
+        "X=y",
+        "base",
+        "--",
+        "/bin/sh",
+        "-c",
+        "echo $X; pwd; id -u; id -g; exit 7",
+    ]);
+    assert_eq!(String::from_utf8_lossy(&ran.stdout), "y\n/work\n33\n34\n");
+    assert_eq!(ran.status.code(), Some(7));
+    let kept = [
+        "run",
+        "--network",
+        "none",
+        "--keep",
+        "--name",
+        "k",
+        "base",
+        "--",
+        "/bin/sh",
+        "-c",
+        "echo 1 >/new",
+    ];
+    assert!(place.output(&kept).status.success());
+    assert_eq!(
+        place
+            .plyfs(&["container", "diff", "k"])
+            .lines()
+            .filter(|l| *l == "A /new")
+            .count(),
+        1
+    );
+    place.plyfs(&["container", "rm", "k"]);
+    assert_eq!(place.plyfs(&["container", "ls", "--json"]), "[]");
+    assert_eq!(
+        place.output(&["run", "nothing", "--", "x"]).status.code(),
+        Some(125)
+    );
+}
+
+#[test]
+fn many_layers_stack() {
+    need_fuse!();
+    let place = Place::new();
+    // Every layer has a file of its own, changes a common one and deletes that of the one before.
+    let script = |layers: usize| {
+        format!(
+            "mkdir -p l{layers}/blobs/sha256; cd l{layers}; ids=; descs=; put() {{ set -- $1 $(sha256sum <$1); mv $1 blobs/sha256/$2; d=$2; }}\n\
+             for i in $(seq {layers}); do mkdir t; echo $i >t/f$i; echo $i >t/common\n\
+             [ $i = 1 ] || touch t/.wh.f$((i-1)); tar -C t -cf x --mtime @9 .; rm -r t; s=$(stat -c %s x); put x\n\
+             ids=\"$ids,\\\"sha256:$d\\\"\"; descs=\"$descs,{{\\\"mediaType\\\":\\\"application/vnd.oci.image.layer.v1.tar\\\",\\\"digest\\\":\\\"sha256:$d\\\",\\\"size\\\":$s}}\"; done\n\
+             printf '{{\"architecture\":\"amd64\",\"os\":\"linux\",\"rootfs\":{{\"type\":\"layers\",\"diff_ids\":[%s]}}}}' \"${{ids#,}}\" >c; s=$(stat -c %s c); put c; c=$d\n\
+             printf '{{\"schemaVersion\":2,\"config\":{{\"mediaType\":\"application/vnd.oci.image.config.v1+json\",\"digest\":\"sha256:%s\",\"size\":%s}},\"layers\":[%s]}}' $c $s \"${{descs#,}}\" >m; s=$(stat -c %s m); put m\n\
+             printf '{{\"schemaVersion\":2,\"manifests\":[{{\"mediaType\":\"application/vnd.oci.image.manifest.v1+json\",\"digest\":\"sha256:%s\",\"size\":%s}}]}}' $d $s >index.json\n\
+             echo '{{\"imageLayoutVersion\":\"1.0.0\"}}' >oci-layout"
+        )
+    };
+    for layers in [127, 500] {
+        place.sh(&script(layers));
+        let (source, tag) = (format!("l{layers}"), format!("many:{layers}"));
+        place.plyfs(&["image", "import", &source, "--tag", &tag, "--quiet"]);
+        place.sh("mkdir -p mnt");
+        place.plyfs(&["mount", &tag, "mnt"]);
+        let seen = place.sh("ls mnt; cat mnt/common");
+        place.plyfs(&["umount", "mnt"]);
+        assert_eq!(seen, format!("common\nf{layers}\n{layers}\n"));
+    }
+}
+
+#[test]
+fn a_refusal_names_the_entry_and_leaves_nothing() {
+    need_fuse!();
+    let place = Place::new();
+    place.sh("ln -s /etc evil; tar -cf bad.tar evil; rm evil; mkdir evil; touch evil/x; tar -rf bad.tar evil/x");
+    let done = place.output(&["image", "import", "bad.tar", "--tag", "bad"]);
+    let said = String::from_utf8_lossy(&done.stderr).into_owned();
+    assert!(!done.status.success() && said.contains("evil/x"), "{said}");
+    assert!(!Path::new("/etc/x").exists());
+    assert_eq!(
+        place.sh("find store/layers store/blobs store/images store/staging -mindepth 1"),
+        ""
+    );
+}

@@ -154,3 +154,118 @@ proptest! {
         prop_assert_eq!(parsed.given[1].list(), vec![path.into_bytes(), other.into_bytes()]);
     }
 }
+
+/// Every option that fuse-overlayfs 1.16 and 2.0 and kernel overlayfs know, with a value they take:
+/// each is acted on, granted because it asks for what is so, or ignored with the reason.
+const KNOWN_ELSEWHERE: &[(&str, &[&str])] = &[
+    (
+        "fuse-overlayfs 1.16",
+        &[
+            "redirect_dir=off",
+            "context=x",
+            "lowerdir=/a",
+            "upperdir=/u",
+            "workdir=/w",
+            "uidmapping=0:10:5",
+            "gidmapping=:0:10:5:5:100:20",
+            "timeout=1000000000.0",
+            "threaded=1",
+            "fsync=1",
+            "fast_ino=1",
+            "writeback=1",
+            "noxattrs=1",
+            "plugins=/p",
+            "xattr_permissions=2",
+            "squash_to_root",
+            "squash_to_uid=3",
+            "squash_to_gid=3",
+            "static_nlink",
+            "volatile",
+            "noacl",
+            "allow_root",
+            "default_permissions",
+            "allow_other",
+            "suid",
+            "nosuid",
+            "dev",
+            "nodev",
+            "exec",
+            "noexec",
+            "atime",
+            "noatime",
+            "diratime",
+            "nodiratime",
+            "splice_write",
+            "splice_read",
+            "splice_move",
+            "kernel_cache",
+            "max_write=65536",
+            "ro",
+        ],
+    ),
+    (
+        "fuse-overlayfs 2.0",
+        &[
+            "fast_ino_check=1",
+            "xino=auto",
+            "xino=on",
+            "xino=off",
+            "ino32_t",
+            "rw",
+        ],
+    ),
+    (
+        "kernel overlayfs",
+        &[
+            "lowerdir+=/a",
+            "datadir+=/a",
+            "redirect_dir=on",
+            "redirect_dir=follow",
+            "redirect_dir=nofollow",
+            "index=on",
+            "index=off",
+            "uuid=on",
+            "uuid=auto",
+            "uuid=null",
+            "uuid=off",
+            "nfs_export=on",
+            "nfs_export=off",
+            "userxattr",
+            "xino=off",
+            "metacopy=on",
+            "metacopy=off",
+            "verity=off",
+            "verity=on",
+            "verity=require",
+            "override_creds",
+            "nooverride_creds",
+        ],
+    ),
+];
+
+#[test]
+fn every_option_of_the_others_is_known() {
+    for (whose, options) in KNOWN_ELSEWHERE {
+        for option in *options {
+            let name = option.split_once('=').map_or(*option, |(name, _)| name);
+            assert!(
+                OptionDef::find(name.as_bytes()).is_some(),
+                "{whose}: {option}"
+            );
+            // In a list, as clients write it, with empty options around.
+            let mut parsed = Parsed::default();
+            let list = format!("lowerdir=/l,,{option},");
+            parse(list.as_bytes(), Mode::Compat, &mut parsed)
+                .unwrap_or_else(|e| panic!("{whose}: {option}: {e}"));
+            let acted = parsed.given.len() > 1;
+            for line in &parsed.warnings {
+                let reason = line.split_once("has no effect: ").map(|(_, why)| why);
+                assert!(
+                    !acted && reason.is_some_and(|why| why.len() > 10),
+                    "{whose}: {line}"
+                );
+            }
+            assert!(parsed.warnings.len() <= 1, "{:?}", parsed.warnings);
+        }
+    }
+}

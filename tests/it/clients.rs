@@ -49,6 +49,24 @@ fn buildah_works() {
 }
 
 #[test]
+fn images_go_from_buildah_by_a_registry_to_podman() {
+    need_overlay!();
+    need_fuse!();
+    need!(
+        "buildah",
+        "podman",
+        "conmon",
+        "crun",
+        "skopeo",
+        "docker-registry",
+        "mmdebstrap",
+        "jq",
+        "busybox"
+    );
+    script("registry");
+}
+
+#[test]
 fn crun_and_runc_work() {
     need_overlay!();
     need_fuse!();

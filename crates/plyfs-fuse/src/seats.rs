@@ -209,12 +209,14 @@ pub(crate) struct Watch {
 
 impl Watch {
     /// Starts the watch. Without one (no thread to be had) all threads read, as ever.
-    pub(crate) fn start(seats: &Arc<Seats>) -> Self {
+    ///
+    /// `quiet` is called whenever requests have stopped coming.
+    pub(crate) fn start(seats: &Arc<Seats>, quiet: impl FnMut() + Send + 'static) -> Self {
         let (own, ready) = (Arc::clone(seats), Arc::clone(seats));
         let thread = std::thread::Builder::new()
             .name("watch".into())
             .stack_size(64 << 10)
-            .spawn(move || own.watch());
+            .spawn(move || own.watch(quiet));
         match thread {
             Ok(thread) => {
                 *ready.watch.lock() = Some(thread.thread().clone());
@@ -254,7 +256,7 @@ struct Sight {
 }
 
 impl Seats {
-    fn watch(&self) {
+    fn watch(&self, mut on_quiet: impl FnMut()) {
         let mut tick = TICK;
         let mut quiet = 0;
         let mut before = self.look();
@@ -273,6 +275,7 @@ impl Seats {
             };
             before = now;
             if quiet >= QUIET_TICKS && self.readers.load(Ordering::SeqCst) > 0 {
+                on_quiet();
                 self.sleep(before.begun);
                 before = self.look();
                 quiet = 0;

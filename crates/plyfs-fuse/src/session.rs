@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use plyfs_sys::Errno;
+use plyfs_sys::process;
 use plyfs_union::Union;
 
-use crate::counts::RequestCounts;
+use crate::counts::{Op, RequestCounts};
 use crate::notify::KernelListener;
 use crate::ops::Adapter;
 use crate::raw_reply::RawReply;
@@ -58,6 +59,22 @@ pub struct Session {
     threads: usize,
 }
 
+/// So many inodes that were let go are worth looking for memory to give back.
+const MANY_FORGETS: u64 = 10_000;
+
+/// Gives memory back once many inodes have been forgotten since the last time.
+fn trim_after_forgets(counts: &Arc<RequestCounts>) -> impl FnMut() + Send + use<> {
+    let counts = Arc::clone(counts);
+    let mut trimmed = 0;
+    move || {
+        let forgotten = counts.of(Op::Forget).count();
+        if forgotten >= trimmed + MANY_FORGETS {
+            trimmed = forgotten;
+            process::trim_heap();
+        }
+    }
+}
+
 impl Session {
     /// Answers FUSE_INIT on an already mounted `dev_fuse`.
     ///
@@ -96,7 +113,9 @@ impl Session {
     /// # Errors
     /// When reading requests fails for another reason, or closing fails.
     pub fn run(self) -> io::Result<Ended> {
-        let watch = (self.threads > 1).then(|| Watch::start(&self.seats));
+        process::share_heap();
+        let watch =
+            (self.threads > 1).then(|| Watch::start(&self.seats, trim_after_forgets(&self.counts)));
         let served = self.inner.run();
         drop(watch);
         let ended = match served {

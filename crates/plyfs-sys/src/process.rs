@@ -215,6 +215,25 @@ impl StopSignals {
     }
 }
 
+/// Lets the threads of this process share the allocator's memory. glibc gives each thread of a
+/// daemon an arena of its own, and what one frees no other uses again.
+pub fn share_heap() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: mallopt changes how the allocator behaves and touches no memory of ours.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 1);
+    }
+}
+
+/// Gives memory that was freed back to the system.
+pub fn trim_heap() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: malloc_trim only gives back what nobody has.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
 /// Processor time that all threads of this process have used.
 ///
 /// # Errors

@@ -23,7 +23,7 @@ impl Loop {
     fn start(threads: usize) -> Self {
         let (dev, other_end) = UnixStream::pair().unwrap();
         let seats = Seats::new(OwnedFd::from(dev));
-        let watch = Watch::start(&seats);
+        let watch = Watch::start(&seats, || ());
         let (jobs, queue) = channel::<Job>();
         let queue = Arc::new(Mutex::new(queue));
         let thread = |_| {

@@ -184,13 +184,13 @@ fn a_dead_daemon_is_told_from_a_live_one() {
     let mnt = stack.mnt();
     let path = mnt.to_str().unwrap().to_owned();
     let pid = Pid::from_raw(daemon(&stack, "").cast_signed());
-    // It lives and does not answer.
+    // It lives and does not answer. A thread that is running stops a moment later.
     kill(pid, Signal::SIGSTOP).unwrap();
-    assert_eq!(listed(&mnt).unwrap()["state"], "silent");
+    let silent = (0..50).any(|_| listed(&mnt).is_some_and(|m| m["state"] == "silent"));
     kill(pid, Signal::SIGCONT).unwrap();
+    assert!(silent);
     assert_eq!(listed(&mnt).unwrap()["state"], "ok");
     // It is dead, and the mount is still in the tree.
-    let left = ["json", "sock"].map(|e| state_file(&mnt, e));
     kill(pid, Signal::SIGKILL).unwrap();
     wait_until("the daemon is seen to be dead", || {
         listed(&mnt).is_some_and(|m| m["state"] == "dead")
@@ -205,13 +205,11 @@ fn a_dead_daemon_is_told_from_a_live_one() {
     ok(&["umount", "--lazy", &path]);
     assert_eq!(mounted_at(&mnt), None);
     assert_eq!(listed(&mnt), None);
-    // The next mount, of whatever layers, cleans up after it.
-    let pid = daemon(&stack, "");
-    let own = ["json", "sock"].map(|e| state_file(&mnt, e));
-    assert!(
-        left.iter().all(|f| own.contains(f) || !f.exists()),
-        "{left:?} {pid}"
-    );
+    // Every mount cleans up what the dead have left. No file system ever gets this number.
+    let left = ["json", "sock"].map(|e| PathBuf::from(format!("/run/plyfs/1048575.{e}")));
+    left.iter().for_each(|f| std::fs::write(f, "{}").unwrap());
+    daemon(&stack, "");
+    assert!(left.iter().all(|f| !f.exists()));
     ok(&["umount", &path]);
 }
 
@@ -296,6 +294,6 @@ fn a_signal_asks_and_slow_requests_are_named() {
     kill(pid, Signal::SIGTERM).unwrap();
     said.extend(lines);
     assert!(child.wait().unwrap().success(), "{said:?}");
-    let slow = said.iter().find(|l| l.contains("slow lookup"));
-    assert!(slow.is_some_and(|l| l.contains("/d")), "{said:#?}");
+    let named = |l: &String| l.contains("slow lookup") && l.contains("path=\"/d\"");
+    assert!(said.iter().any(named), "{said:#?}");
 }

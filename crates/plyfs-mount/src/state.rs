@@ -234,9 +234,10 @@ fn remove_stale(dir: &Path) {
         let Some(minor) = minor.filter(|_| path.extension() == Some(OsStr::new("json"))) else {
             continue;
         };
-        let in_use = mounted
-            .iter()
-            .any(|m| m.dev.1 == minor && is_fuse(&m.fstype));
+        let seen = |m: &mount::MountEntry| m.dev.1 == minor && is_fuse(&m.fstype);
+        // It may be mounted where this process does not see it: in a container, or outside of one.
+        let elsewhere = Path::new(&format!("/sys/class/bdi/0:{minor}")).exists();
+        let in_use = elsewhere || mounted.iter().any(seen);
         let dead = || File::open(&path).is_ok_and(|f| io::is_unlocked(f.as_fd()).unwrap_or(false));
         if !in_use && dead() {
             drop(fs::remove_file(&path));

@@ -1,7 +1,7 @@
 //! One object of one layer, and the names by which it is reached.
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use plyfs_sys::NameBuf;
@@ -36,6 +36,7 @@ pub struct Obj {
     layer: LayerIdx,
     id: LayerIno,
     serial: u64,
+    xwhiteouts: AtomicBool,
     place: RwLock<Place>,
 }
 
@@ -69,6 +70,7 @@ impl Obj {
             layer,
             id,
             serial,
+            xwhiteouts: AtomicBool::new(false),
             place: RwLock::new(place),
         })
     }
@@ -89,6 +91,18 @@ impl Obj {
     #[must_use]
     pub fn serial(&self) -> u64 {
         self.serial
+    }
+
+    /// Notes what the marks of a lower directory say: whiteouts in xattr form may be in it. Whoever
+    /// makes the object known does so before.
+    pub fn set_xwhiteouts(&self) {
+        self.xwhiteouts.store(true, Ordering::Release);
+    }
+
+    /// Whether whiteouts in xattr form may be in this directory.
+    #[must_use]
+    pub fn has_xwhiteouts(&self) -> bool {
+        self.xwhiteouts.load(Ordering::Acquire)
     }
 
     /// The place, held so that the names keep their meaning on disk.

@@ -90,8 +90,6 @@ impl View {
     }
 }
 
-/// The number of a name whose object cannot be known; 0 would hide it.
-const UNKNOWN_INO: u64 = u64::MAX;
 
 /// Cookies of `.` and `..`.
 const DOT: Cookie = Cookie(1);
@@ -115,12 +113,15 @@ impl Union {
         }
         let view = self.view(&dir, after)?;
         self.walk(&dir, &view, after, |this, entry, pick| {
-            let ino = this.listed_ino(&dir, &view, entry.name, pick)?;
+            let ino = this
+                .listed_ino(&dir, &view, entry.name, pick)
+                .unwrap_or_else(|e| this.unknown_ino(&dir, &view, &entry, pick, &e));
             Ok(f(ListEntry { ino, ..entry }))
         })
     }
 
-    /// Calls `f` for each entry behind `after` with the looked-up inode; None for `.` and `..`.
+    /// Calls `f` for each entry behind `after` with the looked-up inode; None for `.` and `..`, and
+    /// for what cannot be looked up (a redirect that is not to be followed): it is listed all the same.
     /// `f` keeps the count of the inode or drops it with the entry it could not take.
     ///
     /// # Errors
@@ -143,17 +144,12 @@ impl Union {
                 Pick::Lower(_) if current => Ask::Lowers,
                 _ => Ask::All,
             };
-            // A stream may be older than the last removal; what is gone is left out.
-            let name = Name::new(entry.name)?;
-            let found = match this.lookup_asking(&dir, name, ask) {
+            let found = match this.lookup_asking(&dir, Name::new(entry.name)?, ask) {
                 Ok(Some(found)) => found,
+                // A stream may be older than the last removal; what is gone is left out.
                 Ok(None) => return Ok(Flow::Continue(())),
-                // What is wrong with one name is told who looks it up, and hides no other.
                 Err(e) => {
-                    tracing::debug!("listing without attributes: {e}");
-                    let ino = this
-                        .listed_ino(&dir, &view, entry.name, pick)
-                        .unwrap_or(UNKNOWN_INO);
+                    let ino = this.unknown_ino(&dir, &view, &entry, pick, &e);
                     return Ok(f(ListEntry { ino, ..entry }, None));
                 }
             };
@@ -334,6 +330,30 @@ impl Union {
         Ok(())
     }
 
+    /// The number under which a name is listed that cannot be looked up. Who asks for the name itself
+    /// gets the error.
+    fn unknown_ino(
+        &self,
+        dir: &Arc<Inode>,
+        view: &View,
+        entry: &ListEntry<'_>,
+        pick: &Pick<'_>,
+        why: &crate::Error,
+    ) -> u64 {
+        tracing::warn!(
+            "listing {}: number of {}: {why}",
+            dir.id.0,
+            entry.name.escape_ascii()
+        );
+        self.stack.st_ino(match pick {
+            Pick::Upper(e, ..) => LayerIno {
+                dev: view.dev.unwrap_or(0),
+                ino: e.ino,
+            },
+            Pick::Lower(e) => listed_lower(dir, view, e),
+        })
+    }
+
     /// st_ino of a listed name by the same rule as lookup, with as little work as is safe: only
     /// an upper object that may have been copied up needs a look at its origin.
     fn listed_ino(
@@ -344,11 +364,7 @@ impl Union {
         pick: &Pick<'_>,
     ) -> Result<u64> {
         match pick {
-            Pick::Lower(e) => {
-                let pos = view.lower.positions(e).next().unwrap_or(0);
-                let dev = dir.lowers.get(pos).map_or(0, |o| o.id().dev);
-                Ok(self.stack.st_ino(LayerIno { dev, ino: e.ino }))
-            }
+            Pick::Lower(e) => Ok(self.stack.st_ino(listed_lower(dir, view, e))),
             Pick::Upper(e, kind, lower) => {
                 let id = LayerIno {
                     dev: view.dev.unwrap_or(0),
@@ -371,6 +387,16 @@ impl Union {
                 }
             }
         }
+    }
+}
+
+/// The topmost lower object of a listed name.
+fn listed_lower(dir: &Inode, view: &View, entry: &IndexEntry) -> LayerIno {
+    let pos = view.lower.positions(entry).next().unwrap_or(0);
+    let dev = dir.lowers.get(pos).map_or(0, |o| o.id().dev);
+    LayerIno {
+        dev,
+        ino: entry.ino,
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use plyfs_format::aufs::{self, AufsName};
 use plyfs_format::whiteout;
-use plyfs_layer::{LayerIdx, Obj, Reach};
+use plyfs_layer::{Obj, Reach};
 use plyfs_sys::stat::Kind;
 use plyfs_sys::{At, Name, NameBuf, dir, open, stat, xattr};
 
@@ -179,7 +179,7 @@ impl<'a> Builder<'a> {
                 AufsName::Whiteout(hidden) => aufs_whiteouts.push(Name::new(hidden)?.to_owned()),
                 AufsName::Plain => {
                     let name = Name::new(entry.name)?.to_owned();
-                    let what = self.classify(lower.layer(), fd.as_fd(), &name, &entry)?;
+                    let what = self.classify(lower, fd.as_fd(), &name, &entry)?;
                     seen.extend(what.map(|what| (name, what)));
                 }
             }
@@ -197,13 +197,13 @@ impl<'a> Builder<'a> {
     /// None for a name that has gone since it was listed.
     fn classify(
         &self,
-        layer: LayerIdx,
+        lower: &Obj,
         dir: std::os::fd::BorrowedFd<'_>,
         name: &Name,
         entry: &dir::DirEntry<'_>,
     ) -> Result<Option<Seen>> {
-        let xwhiteouts = self.stack.may_have_xwhiteouts(layer);
-        let by_marks = self.stack.stat_mark(layer).is_some();
+        let xwhiteouts = self.stack.may_have_xwhiteouts(lower);
+        let by_marks = self.stack.stat_mark(lower.layer()).is_some();
         let sure = match entry.kind {
             None | Some(Kind::Char) => None,
             Some(Kind::File) if xwhiteouts || by_marks => None,
@@ -225,7 +225,7 @@ impl<'a> Builder<'a> {
                 return Ok(Some(Seen::Whiteout));
             }
         }
-        let kind = self.stack.seen_kind(layer, at, &found)?;
+        let kind = self.stack.seen_kind(lower.layer(), at, &found)?;
         Ok(Some(Seen::Object(kind, found.ino)))
     }
 

@@ -354,9 +354,9 @@ impl Union {
         s: &mut Search,
     ) -> Result<Option<Arc<Obj>>> {
         let mut dir = Arc::clone(root);
-        let xwhiteouts = self.stack.may_have_xwhiteouts(root.layer());
         for (i, part) in parts.iter().enumerate() {
             let fd = self.reach.dir_fd(&dir)?;
+            let xwhiteouts = self.stack.may_have_xwhiteouts(&dir);
             let found = match probe(fd.as_fd(), part, self.stack.ns, xwhiteouts)? {
                 Probe::Absent => return Ok(None),
                 Probe::Found(found) if found.kind() == Kind::Dir => found,
@@ -372,6 +372,9 @@ impl Union {
                 self.bend(s, &parts[..i], redirect, rest)?;
             }
             dir = Obj::found(root.layer(), found.id(), &dir, part.clone());
+            if marks.opaque == Opaque::XWhiteouts {
+                dir.set_xwhiteouts();
+            }
         }
         Ok(Some(dir))
     }
@@ -401,7 +404,7 @@ impl Union {
         let bottom = usize::from(dir.layer().0) == self.stack.lowers.len();
         let last = bottom && self.stack.data_only.is_empty();
         let fd = self.reach.dir_fd(dir)?;
-        let xwhiteouts = self.stack.may_have_xwhiteouts(dir.layer());
+        let xwhiteouts = self.stack.may_have_xwhiteouts(dir);
         let found = match probe(fd.as_fd(), name, self.stack.ns, xwhiteouts)? {
             Probe::Absent => return Ok(false),
             Probe::Whiteout => return Ok(true),
@@ -417,12 +420,15 @@ impl Union {
         }
         s.want_dir = true;
         s.top.get_or_insert(found);
-        s.lowers
-            .push(Obj::found(dir.layer(), found.id(), dir, name.to_owned()));
+        let obj = Obj::found(dir.layer(), found.id(), dir, name.to_owned());
+        s.lowers.push(Arc::clone(&obj));
         if last {
             return Ok(true);
         }
         let marks = dir_marks(at, self.stack.ns)?;
+        if marks.opaque == Opaque::XWhiteouts {
+            obj.set_xwhiteouts();
+        }
         self.follow(s, marks.redirect)?;
         Ok(marks.opaque == Opaque::Opaque || s.stop)
     }

@@ -111,10 +111,11 @@ impl Stack {
         self.stat_marks.get(usize::from(layer.0)).copied().flatten()
     }
 
-    /// Whether a directory of `layer` may hold xattr whiteouts.
-    pub(crate) fn may_have_xwhiteouts(&self, layer: LayerIdx) -> bool {
-        let i = usize::from(layer.0);
-        i > 0 && self.xwhiteouts.get(i - 1).copied().unwrap_or(false)
+    /// Whether a lower directory may hold xattr whiteouts: it says so itself, or the root of its
+    /// layer does for all.
+    pub(crate) fn may_have_xwhiteouts(&self, dir: &Obj) -> bool {
+        let i = usize::from(dir.layer().0);
+        dir.has_xwhiteouts() || (i > 0 && self.xwhiteouts.get(i - 1).copied().unwrap_or(false))
     }
 
     /// The one function that makes an st_ino from an object of a layer: its own number where all

@@ -95,6 +95,7 @@ fn create(root: &Path, path: &Path, kind: &Kind) -> Result<()> {
         Kind::Char { major, minor } => node(FileType::CharacterDevice, dev(*major, *minor))?,
         Kind::Block { major, minor } => node(FileType::BlockDevice, dev(*major, *minor))?,
         Kind::Whiteout => node(FileType::CharacterDevice, 0)?,
+        Kind::Xwhiteout => node(FileType::RegularFile, 0)?,
     }
     Ok(())
 }

@@ -33,6 +33,8 @@ pub(crate) enum Kind {
     Block { major: u32, minor: u32 },
     /// A char 0:0 device: the name below is deleted.
     Whiteout,
+    /// An empty file with the whiteout xattr, in a directory that is marked to have such.
+    Xwhiteout,
 }
 
 /// One name in a layer.
@@ -110,6 +112,11 @@ pub(crate) struct Case {
 }
 
 impl Case {
+    /// Whether a mount option is set.
+    pub(crate) fn has(&self, option: &str) -> bool {
+        has_option(&self.options, option)
+    }
+
     /// Writes the text form: a section word a line, then one JSON object a line.
     pub(crate) fn to_text(&self) -> Result<String> {
         let mut out = String::new();
@@ -186,6 +193,11 @@ impl Case {
         }
         Ok(case)
     }
+}
+
+/// Whether mount options contain one.
+pub(crate) fn has_option(options: &str, option: &str) -> bool {
+    options.split(',').any(|word| word == option)
 }
 
 fn push_lines<T: Serialize>(out: &mut String, items: &[T]) -> Result<()> {

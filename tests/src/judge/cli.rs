@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::case::Case;
 use super::gen_ops::{Generator, layer_steps};
-use super::gen_stack::stack;
+use super::gen_stack::{stack, with_user_marks};
 use super::mounts::Implementation;
 use super::rng::Rng;
 use super::runner::{Failure, Runner, Source, Verdict};
@@ -85,6 +85,9 @@ pub struct Arguments {
     /// Also make files append-only and immutable (chattr +a, +i).
     #[arg(long)]
     pub(crate) immutable: bool,
+    /// Run one after the other what else threads run at once.
+    #[arg(long)]
+    pub(crate) one_thread: bool,
     /// Print how often each operation ended how.
     #[arg(long)]
     pub(crate) coverage: bool,
@@ -118,6 +121,7 @@ pub fn run(arguments: &Arguments) -> Result<bool> {
         subject: subject(&arguments.subject)?,
         subject_options: arguments.subject_options.clone(),
         ignored: arguments.ignore.clone(),
+        one_thread: arguments.one_thread,
         watch: Watch::start(Duration::from_secs(arguments.hang_seconds)),
         trace: Trace::new(&scratch.join(TRACE))?,
         coverage: Default::default(),
@@ -160,6 +164,7 @@ impl Arguments {
         words.extend(self.backing.iter().map(|path| dir("backing", path)));
         words.extend(self.keep.iter().map(|path| dir("keep", path)));
         words.extend(self.immutable.then(|| "--immutable".to_owned()));
+        words.extend(self.one_thread.then(|| "--one-thread".to_owned()));
         words.extend(self.coverage.then(|| "--coverage".to_owned()));
         words.extend(self.verbose.then(|| "--verbose".to_owned()));
         words
@@ -194,7 +199,12 @@ fn random(arguments: &Arguments, runner: &Runner) -> Result<Tally> {
         let mut rng = Rng::new(seed);
         let mut case = stack(&mut rng);
         case.options = arguments.options.clone();
-        if rng.chance(arguments.layered) {
+        let in_user = case.has("userxattr");
+        if in_user {
+            with_user_marks(&mut case);
+        }
+        // With userxattr the kernel makes no redirects.
+        if rng.chance(arguments.layered) && !in_user {
             let mut generator = Generator::new(rng.clone(), &case, false);
             case.pre = layer_steps(&mut generator, 8);
         }

@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, AsRawFd};
 
 use rustix::fs::{
-    Access, AtFlags, CWD, FallocateFlags, FileType, Gid, Mode, OFlags, RenameFlags, SeekFrom,
+    Access, AtFlags, CWD, FallocateFlags, FileType, Gid, Mode, OFlags, RenameFlags, SeekFrom, Stat,
     Timespec, Timestamps, Uid,
 };
 use rustix::io::Errno;
@@ -52,6 +52,28 @@ pub(crate) fn run(side: &mut Side, op: &Op) -> Outcome {
             Some(_) => Outcome::done(),
             None => Outcome::skipped(),
         },
+        Op::Stat { path, nofollow } => stat(side, path, *nofollow),
+        Op::DirRead { h, .. } | Op::DirSeek { h, .. } | Op::DirRewind { h } | Op::DirEnd { h } => {
+            side.handle(*h)
+                .map_or_else(Outcome::skipped, |handle| stream(handle, op, ghosts))
+        }
+        Op::Umask { mask } => {
+            rustix::process::umask(Mode::from_raw_mode(*mask));
+            Outcome::done()
+        }
+        Op::Check | Op::Remount | Op::Swap | Op::Together { .. } => Outcome::skipped(),
+        Op::Map { h, m } => data::map(side, *h, *m),
+        Op::Unmap { m } => match side.maps.get_mut(usize::from(*m)).and_then(Option::take) {
+            Some(_) => Outcome::done(),
+            None => Outcome::skipped(),
+        },
+        _ => run_beside(side, op),
+    }
+}
+
+/// Runs a step that leaves the side's own state alone, perhaps beside others.
+pub(crate) fn run_beside(side: &Side, op: &Op) -> Outcome {
+    match op {
         Op::Mkdir { .. }
         | Op::Rmdir { .. }
         | Op::Unlink { .. }
@@ -66,20 +88,15 @@ pub(crate) fn run(side: &mut Side, op: &Op) -> Outcome {
         | Op::Getxattr { .. }
         | Op::Listxattr { .. }
         | Op::Removexattr { .. } => xattr(side, op),
-        Op::Stat { path, nofollow } => stat(side, path, *nofollow),
+        Op::Stat { path, nofollow } => match stat_at(side, path, *nofollow) {
+            Some(Ok(stat)) => Outcome::done().stat(&stat),
+            Some(Err(errno)) => Outcome::error(errno),
+            None => Outcome::skipped(),
+        },
         Op::Readlink { path } => readlink(side, path),
         Op::Access { path, mode } => access(side, path, *mode),
         Op::Readdir { path } => readdir(side, path),
         Op::Cat { path } => cat(side, path),
-        Op::DirRead { h, .. } | Op::DirSeek { h, .. } | Op::DirRewind { h } | Op::DirEnd { h } => {
-            side.handle(*h)
-                .map_or_else(Outcome::skipped, |handle| stream(handle, op, ghosts))
-        }
-        Op::Umask { mask } => {
-            rustix::process::umask(Mode::from_raw_mode(*mask));
-            Outcome::done()
-        }
-        Op::Check | Op::Remount | Op::Swap => Outcome::skipped(),
         _ => data::run(side, op),
     }
 }
@@ -286,17 +303,22 @@ pub(crate) fn via_proc(dir: rustix::fd::BorrowedFd<'_>, path: Vec<u8>) -> Vec<u8
     .concat()
 }
 
+/// `None` for an empty handle slot.
+fn stat_at(side: &Side, path: &Bytes, nofollow: bool) -> Option<Io<Stat>> {
+    match side.place(path) {
+        Place::Nowhere => None,
+        Place::Open(fd) => Some(rustix::fs::fstat(fd)),
+        Place::Path(dir, name) => Some(rustix::fs::statat(dir, name, at(nofollow))),
+    }
+}
+
 fn stat(side: &mut Side, path: &Bytes, nofollow: bool) -> Outcome {
-    let (result, opened) = match side.place(path) {
-        Place::Nowhere => return Outcome::skipped(),
-        Place::Open(fd) => (rustix::fs::fstat(fd), true),
-        Place::Path(dir, name) => (rustix::fs::statat(dir, name, at(nofollow)), false),
+    let stat = match stat_at(side, path, nofollow) {
+        None => return Outcome::skipped(),
+        Some(Ok(stat)) => stat,
+        Some(Err(errno)) => return Outcome::error(errno),
     };
-    let stat = match result {
-        Ok(stat) => stat,
-        Err(errno) => return Outcome::error(errno),
-    };
-    let before = if opened {
+    let before = if matches!(side.place(path), Place::Open(_)) {
         let slot = path.0.get(1).map_or(0, |digit| digit.wrapping_sub(b'0'));
         side.handle(slot).map(|handle| handle.ino)
     } else if nofollow {
@@ -318,6 +340,21 @@ pub(crate) fn size_at(side: &Side, path: &Bytes) -> Option<i64> {
         }
         _ => None,
     }
+}
+
+/// Whether a path of a step is a directory's.
+pub(crate) fn is_dir_at(side: &Side, path: &Bytes) -> bool {
+    is_kind_at(side, path, FileType::Directory)
+}
+
+/// Whether a path of a step is a regular file's.
+pub(crate) fn is_file_at(side: &Side, path: &Bytes) -> bool {
+    is_kind_at(side, path, FileType::RegularFile)
+}
+
+fn is_kind_at(side: &Side, path: &Bytes, kind: FileType) -> bool {
+    let stat = stat_at(side, path, true).and_then(Result::ok);
+    stat.is_some_and(|stat| FileType::from_raw_mode(stat.st_mode) == kind)
 }
 
 fn readlink(side: &Side, path: &Bytes) -> Outcome {

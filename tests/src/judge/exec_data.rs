@@ -21,15 +21,10 @@ const CHATTR: u32 = 0x20 | 0x10 | 0x40 | 0x80 | 0x8;
 const LIMIT: usize = 1 << 20;
 
 /// Runs a data step.
-pub(crate) fn run(side: &mut Side, op: &Op) -> Outcome {
+pub(crate) fn run(side: &Side, op: &Op) -> Outcome {
     match op {
         Op::CopyRange { .. } => copy_range(side, op),
-        Op::Map { h, m } => map(side, *h, *m),
         Op::MapPut { .. } | Op::MapGet { .. } => use_map(side, op),
-        Op::Unmap { m } => match side.maps.get_mut(usize::from(*m)).and_then(Option::take) {
-            Some(_) => Outcome::done(),
-            None => Outcome::skipped(),
-        },
         Op::Read { h, .. }
         | Op::Write { h, .. }
         | Op::Pread { h, .. }
@@ -40,9 +35,9 @@ pub(crate) fn run(side: &mut Side, op: &Op) -> Outcome {
         | Op::Getflags { h }
         | Op::Setflags { h, .. }
         | Op::Flock { h, .. }
-        | Op::MapRead { h, .. } => match side.handle(*h) {
-            Some(handle) => on_file(&handle.fd, op),
-            None => Outcome::skipped(),
+        | Op::MapRead { h, .. } => match side.handles.get(usize::from(*h)) {
+            Some(Some(handle)) => on_file(&handle.fd, op),
+            _ => Outcome::skipped(),
         },
         _ => Outcome::skipped(),
     }
@@ -247,7 +242,8 @@ fn map_read(fd: impl AsFd, off: u64, len: u32) -> Outcome {
     }
 }
 
-fn map(side: &mut Side, h: u8, m: u8) -> Outcome {
+/// Maps a handle into a map slot.
+pub(crate) fn map(side: &mut Side, h: u8, m: u8) -> Outcome {
     let Some(handle) = side.handle(h) else {
         return Outcome::skipped();
     };

@@ -35,6 +35,7 @@ impl Generator {
             remounts,
             disk: false,
             locks: false,
+            focus: None,
         };
         for entry in case.layers.iter().flatten().chain(&case.upper) {
             generator.learn_path(&entry.path, entry.kind == Kind::Dir);
@@ -67,7 +68,8 @@ impl Generator {
             14..=36 => self.on_handle(),
             37..=62 => self.name_op(),
             63..=77 => self.attribute_op(),
-            78..=95 => self.look(),
+            78..=90 => self.look(),
+            91..=95 => self.together(),
             96 => Op::Umask {
                 mask: *self.rng.pick(&[0, 0o022, 0o027, 0o077]),
             },
@@ -76,11 +78,36 @@ impl Generator {
             99 if self.remounts && self.rng.chance(40) => Op::Swap,
             _ => self.name_op(),
         };
-        let whole = matches!(op, Op::Check | Op::Remount | Op::Swap | Op::Umask { .. });
+        let whole = matches!(
+            op,
+            Op::Check | Op::Remount | Op::Swap | Op::Umask { .. } | Op::Together { .. }
+        );
         Step {
             who: if whole { Who::Root } else { who },
             op,
         }
+    }
+
+    /// Lists of steps for several threads, mostly near each other.
+    fn together(&mut self) -> Op {
+        self.focus = Some(self.known_where(Some(true)));
+        let mut lanes = Vec::new();
+        for _ in 0..self.rng.range(2, 4) {
+            let mut lane = Vec::new();
+            for _ in 0..self.rng.range(1, 4) {
+                let op = match self.rng.below(10) {
+                    0..=3 => self.name_op(),
+                    4..=6 => self.attribute_op(),
+                    7 | 8 => self.on_handle(),
+                    _ => self.look(),
+                };
+                let who = self.rng.weighted(&[(85, Who::Root), (15, Who::Alice)]);
+                lane.push(Step { who, op });
+            }
+            lanes.push(lane);
+        }
+        self.focus = None;
+        Op::Together { lanes }
     }
 
     fn open(&mut self) -> Op {

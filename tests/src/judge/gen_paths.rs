@@ -30,6 +30,8 @@ pub(crate) struct Generator {
     pub(super) disk: bool,
     /// Whether files are made append-only and immutable.
     pub(super) locks: bool,
+    /// Where threads that work at once mostly meet.
+    pub(super) focus: Option<Bytes>,
 }
 
 impl Generator {
@@ -48,6 +50,11 @@ impl Generator {
             return;
         }
         match &step.op {
+            Op::Together { lanes } => {
+                for step in lanes.iter().flatten() {
+                    self.learn(step, true);
+                }
+            }
             Op::Open { h, path, flags, .. } => {
                 let dir = self.known.iter().any(|(known, dir)| known == path && *dir);
                 let dir = dir || flags.contains("DIRECTORY");
@@ -91,10 +98,13 @@ impl Generator {
     }
 
     pub(super) fn known_where(&mut self, dir: Option<bool>) -> Bytes {
+        let near = self.focus.clone().filter(|_| self.rng.chance(70));
+        let near = near.unwrap_or_default();
         let fitting: Vec<_> = self
             .known
             .iter()
             .filter(|(_, is_dir)| dir.is_none_or(|dir| dir == *is_dir))
+            .filter(|(path, _)| path.0.starts_with(&near.0))
             .collect();
         let place = self.rng.index(fitting.len());
         fitting

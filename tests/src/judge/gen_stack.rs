@@ -163,6 +163,8 @@ struct LayerMaker<'a> {
     entries: Vec<Entry>,
     /// Whether something lies below, so that whiteouts and opaque marks mean something.
     covers: bool,
+    /// Whether this is no upper: in one, an xattr makes no whiteout.
+    lower: bool,
 }
 
 impl LayerMaker<'_> {
@@ -220,6 +222,7 @@ impl LayerMaker<'_> {
             .map(|entry| entry.path.clone())
             .collect();
         match self.rng.below(100) {
+            0..=2 if self.covers && self.lower => Kind::Xwhiteout,
             0..=11 if self.covers => Kind::Whiteout,
             12..=21 if !earlier.is_empty() => Kind::Link {
                 to: self.rng.pick(&earlier).clone(),
@@ -255,6 +258,11 @@ impl LayerMaker<'_> {
             Kind::Dir => 'd',
             Kind::File { .. } => 'f',
             Kind::Link { .. } | Kind::Whiteout => return entry,
+            Kind::Xwhiteout => {
+                let name = Bytes::from("trusted.overlay.whiteout");
+                entry.xattrs.push((name, Bytes::default()));
+                return entry;
+            }
             Kind::Symlink { .. } => 'l',
             _ => 'o',
         };
@@ -302,14 +310,57 @@ pub(crate) fn stack(rng: &mut Rng) -> Case {
         ..Case::default()
     };
     for index in 0..count {
-        case.layers.push(layer(rng, index + 1 < count));
+        case.layers.push(layer(rng, index + 1 < count, true));
     }
     case.split = rng.chance(12);
     if rng.chance(20) {
-        case.upper = layer(rng, true);
+        case.upper = layer(rng, true, false);
     }
     drop_bare_whiteouts(&mut case);
+    case.layers.iter_mut().for_each(mark_xwhiteouts);
     case
+}
+
+/// Marks the directories that hold whiteouts of the xattr form; where a directory is opaque there
+/// are none.
+fn mark_xwhiteouts(layer: &mut Vec<Entry>) {
+    let opaque: Vec<Bytes> = layer
+        .iter()
+        .filter(|entry| is_opaque(entry))
+        .map(|entry| entry.path.clone())
+        .collect();
+    layer.retain(|entry| entry.kind != Kind::Xwhiteout || !opaque.contains(&entry.path.parent()));
+    let parents: Vec<Bytes> = layer
+        .iter()
+        .filter(|entry| entry.kind == Kind::Xwhiteout)
+        .map(|entry| entry.path.parent())
+        .collect();
+    let mark = (Bytes::from("trusted.overlay.opaque"), Bytes::from("x"));
+    if parents.contains(&Bytes::default()) {
+        layer.insert(0, Entry::plain(Bytes::default(), Kind::Dir));
+    }
+    for entry in layer
+        .iter_mut()
+        .filter(|entry| parents.contains(&entry.path))
+    {
+        entry.xattrs.push(mark.clone());
+    }
+}
+
+fn is_opaque(entry: &Entry) -> bool {
+    let mark = (Bytes::from("trusted.overlay.opaque"), Bytes::from("y"));
+    entry.xattrs.contains(&mark)
+}
+
+/// Gives the marks of a stack the names that `userxattr` reads.
+pub(crate) fn with_user_marks(case: &mut Case) {
+    for entry in case.layers.iter_mut().flatten().chain(&mut case.upper) {
+        for (name, _) in &mut entry.xattrs {
+            if let Some(rest) = name.0.strip_prefix(b"trusted.overlay.") {
+                *name = Bytes([b"user.overlay.", rest].concat());
+            }
+        }
+    }
 }
 
 /// Removes whiteouts from directories that merge with nothing below: no union writes them there,
@@ -322,7 +373,7 @@ fn drop_bare_whiteouts(case: &mut Case) {
         let layer = &mut above[at];
         let bare: Vec<Bytes> = layer
             .iter()
-            .filter(|entry| entry.kind == Kind::Whiteout)
+            .filter(|entry| matches!(entry.kind, Kind::Whiteout | Kind::Xwhiteout))
             .filter(|entry| !merges(layer, below, &entry.path.parent()))
             .map(|entry| entry.path.clone())
             .collect();
@@ -345,15 +396,9 @@ fn merges(layer: &[Entry], below: &[Vec<Entry>], dir: &Bytes) -> bool {
             .iter()
             .any(|entry| line.contains(&entry.path) && test(entry))
     };
-    let opaque = |entry: &Entry| {
-        entry
-            .xattrs
-            .iter()
-            .any(|(name, _)| name.0 == b"trusted.overlay.opaque")
-    };
     let mut above = layer;
     for lower in below {
-        if on_line(above, &opaque) || on_line(lower, &|entry| entry.kind != Kind::Dir) {
+        if on_line(above, &is_opaque) || on_line(lower, &|entry| entry.kind != Kind::Dir) {
             return false;
         }
         if lower.iter().any(|entry| entry.path == *dir) {
@@ -364,11 +409,12 @@ fn merges(layer: &[Entry], below: &[Vec<Entry>], dir: &Bytes) -> bool {
     false
 }
 
-fn layer(rng: &mut Rng, covers: bool) -> Vec<Entry> {
+fn layer(rng: &mut Rng, covers: bool, lower: bool) -> Vec<Entry> {
     let mut maker = LayerMaker {
         rng,
         entries: Vec::new(),
         covers,
+        lower,
     };
     maker.fill(&Bytes::default(), 0);
     if maker.rng.chance(12) {

@@ -1,8 +1,8 @@
 //! The judge: random stacks and operations on kernel overlayfs and on a subject, compared step by step.
 //!
 //! A case is a stack of layers and a list of steps ([`case`]). It is built twice, kernel overlayfs is
-//! mounted on one copy and the subject on the other, and one driver runs each step on both. After
-//! every step results must agree ([`outcome`]), at the end the whole trees ([`view`]), again after a
+//! mounted on one copy and the subject on the other, and one driver runs each step on both; steps that
+//! commute are also run by several threads at once ([`commute`]). After every step results must agree ([`outcome`]), at the end the whole trees ([`view`]), again after a
 //! remount, again with each side's upper mounted by the other implementation, and the lowers must be
 //! as they were. A failing case is made small ([`shrink`]) and printed so that it can be run again.
 //!
@@ -13,6 +13,7 @@
 mod build;
 mod case;
 mod cli;
+mod commute;
 mod exec;
 mod exec_data;
 mod exec_xattr;
@@ -30,6 +31,7 @@ mod side;
 mod stream;
 mod supervise;
 mod text;
+mod together;
 mod trace;
 mod view;
 mod watch;

@@ -279,6 +279,11 @@ pub(crate) enum Op {
     Umask {
         mask: u32,
     },
+    /// On the subject each lane is run by a thread of its own and all at once, on the oracle one
+    /// after the other. Steps that do not commute with another lane's are left out.
+    Together {
+        lanes: Vec<Vec<Step>>,
+    },
     /// Compares the two whole trees.
     Check,
     /// Unmounts both and mounts them again.
@@ -309,6 +314,10 @@ impl Op {
             | Op::Mknod { path, .. } => vec![path],
             Op::Rename { from, to, .. } => vec![from, to],
             Op::Link { to, .. } => vec![to],
+            Op::Together { lanes } => {
+                let steps = lanes.iter().flatten();
+                steps.flat_map(|step| step.op.touched()).collect()
+            }
             _ => Vec::new(),
         }
     }

@@ -75,6 +75,12 @@ impl Outcome {
         self
     }
 
+    /// Whether a fact has this value.
+    pub(crate) fn says(&self, name: &str, value: &str) -> bool {
+        let mut facts = self.facts.iter();
+        facts.any(|(fact, said)| *fact == name && said == value)
+    }
+
     /// `ok`, the name of the error, or `skipped`.
     pub(crate) fn ending(&self) -> &str {
         match self.facts.first() {

@@ -9,7 +9,8 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 
 use super::build::build;
-use super::case::Case;
+use super::case::{Case, has_option};
+use super::commute::commuting;
 use super::exec;
 use super::exec_data::is_removed_dir;
 use super::gen_ops::Generator;
@@ -19,6 +20,7 @@ use super::ops::{Op, Stamp, Step, Who};
 use super::outcome::{Outcome, Rules};
 use super::side::Side;
 use super::text::Bytes;
+use super::together;
 use super::trace::Trace;
 use super::view::{TreeDifference, View};
 use super::watch::Watch;
@@ -78,6 +80,8 @@ pub(crate) struct Runner {
     pub(crate) subject_options: String,
     /// Facts that do not count.
     pub(crate) ignored: Vec<String>,
+    /// No threads.
+    pub(crate) one_thread: bool,
     pub(crate) watch: Arc<Watch>,
     /// How often each operation ended how on the oracle.
     pub(crate) coverage: RefCell<BTreeMap<String, u64>>,
@@ -116,6 +120,7 @@ impl Runner {
             },
             split: case.split,
             options: case.options.clone(),
+            parted: false,
             runner: self,
         };
         let before = [pair.sides[0].lowers()?, pair.sides[1].lowers()?];
@@ -127,6 +132,9 @@ impl Runner {
         }
         if let Some(failure) = pair.all_steps(case, &mut source)? {
             return Ok(Verdict::Different(failure));
+        }
+        if pair.parted {
+            return Ok(Verdict::Same);
         }
         let at_end = |mut failure: Failure| {
             failure.step = case.steps.len();
@@ -234,6 +242,8 @@ struct Pair<'a> {
     /// Whether the lowers lie on a file system of their own.
     split: bool,
     options: String,
+    /// Whether the sides went different ways that are both right.
+    parted: bool,
     runner: &'a Runner,
 }
 
@@ -253,6 +263,12 @@ impl Pair<'_> {
 
     fn mount(&mut self) -> Result<Mounting> {
         let (oracle, subject) = (self.oracle(), self.subject());
+        if has_option(&self.options, "volatile") {
+            // The kernel leaves it to the operator to say that all was synced.
+            for side in &self.sides {
+                side.forget_volatile()?;
+            }
+        }
         if let Err(error) = self.sides[oracle].mount(&Implementation::Kernel, &self.options) {
             return Ok(Mounting::OracleRefuses(format!("{error:#}")));
         }
@@ -300,6 +316,9 @@ impl Pair<'_> {
             };
             self.runner.trace.step(&step)?;
             let (worked, failure) = self.step(&step)?;
+            if self.parted {
+                return Ok(None);
+            }
             if let Some(mut failure) = failure {
                 failure.step = index;
                 return Ok(Some(failure));
@@ -315,6 +334,9 @@ impl Pair<'_> {
     fn step(&mut self, step: &Step) -> Result<(bool, Option<Failure>)> {
         if matches!(step.op, Op::Check | Op::Remount | Op::Swap) {
             return Ok((true, self.whole(&step.op)?));
+        }
+        if let Op::Together { lanes } = &step.op {
+            return self.together(&step.op, lanes);
         }
         if self.nameless(&step.op) || self.left_open(&step.op) {
             return Ok((false, None));
@@ -335,11 +357,13 @@ impl Pair<'_> {
             && outcomes.iter().all(Outcome::is_ok)
         {
             self.settle_links(h, step.who)?;
+            if has_option(&self.options, "metacopy=on") && outcomes[0] != outcomes[1] {
+                self.settle_time(h, &mut outcomes)?;
+            }
         }
         let (oracle, subject) = (&outcomes[0], &outcomes[1]);
         let verb = step.op.verb();
-        let ending = format!("{verb} {}", oracle.ending());
-        *self.runner.coverage.borrow_mut().entry(ending).or_default() += 1;
+        self.count(&verb, oracle);
         if self.runner.watch.take_fired() {
             return Ok((
                 false,
@@ -349,6 +373,10 @@ impl Pair<'_> {
                     "hangs",
                 )),
             ));
+        }
+        if self.kernel_gives_up(&step.op, oracle, subject) {
+            self.parted = true;
+            return Ok((false, None));
         }
         let worked = oracle.is_ok();
         let differs = Outcome::differs(oracle, subject, &self.rules);
@@ -361,6 +389,51 @@ impl Pair<'_> {
             failure
         });
         Ok((worked, failure))
+    }
+
+    /// Runs what commutes of several lists of steps: at once on the subject, in turn on the oracle.
+    fn together(&mut self, op: &Op, lanes: &[Vec<Step>]) -> Result<(bool, Option<Failure>)> {
+        let (oracle, subject) = (self.oracle(), self.subject());
+        let mut lanes = lanes.to_vec();
+        for lane in &mut lanes {
+            lane.retain(|step| !self.nameless(&step.op) && !self.left_open(&step.op));
+        }
+        let lanes = commuting(&self.sides[oracle], &lanes);
+        let mut outcomes = Vec::new();
+        for at in [oracle, subject] {
+            self.runner.watch.beat();
+            self.sides[at].touch(&op.touched());
+            self.sides[at].is_kernel = at == oracle || self.kernel_twice();
+            let at_once = at == subject && !self.runner.one_thread;
+            outcomes.push(together::run(&self.sides[at], &lanes, at_once)?);
+        }
+        let steps = lanes.iter().flatten();
+        let pairs = outcomes[0]
+            .iter()
+            .flatten()
+            .zip(outcomes[1].iter().flatten());
+        for (step, (oracle, subject)) in steps.zip(pairs) {
+            let verb = format!("together {}", step.op.verb());
+            self.count(&verb, oracle);
+            if self.kernel_gives_up(&step.op, oracle, subject) {
+                self.parted = true;
+                return Ok((false, None));
+            }
+            if let Some(key) = Outcome::differs(oracle, subject, &self.rules) {
+                let key = match self.runner.watch.take_fired() {
+                    true => "hang".to_owned(),
+                    false => key,
+                };
+                let failure = Failure::new(format!("{verb}: {key}"), oracle.show(), subject.show());
+                return Ok((true, Some(failure)));
+            }
+        }
+        Ok((true, None))
+    }
+
+    fn count(&self, verb: &str, oracle: &Outcome) {
+        let ending = format!("{verb} {}", oracle.ending());
+        *self.runner.coverage.borrow_mut().entry(ending).or_default() += 1;
     }
 
     /// The kernel copies a file up when it is opened for writing, which cuts it off from its other
@@ -386,6 +459,26 @@ impl Pair<'_> {
         acting.end()
     }
 
+    /// The kernel brings the data of a metacopy when it is opened for writing, which sets its time; a
+    /// subject may wait for the first write. Where that is all that differs, both get the time.
+    fn settle_time(&mut self, h: u8, outcomes: &mut [Outcome]) -> Result<()> {
+        let without = [0, 1].map(|at: usize| outcomes[at].clone().without("mtime"));
+        if without[0] != without[1] || !outcomes[0].says("mtime", "now") {
+            return Ok(());
+        }
+        outcomes.clone_from_slice(&without);
+        let op = Op::Utimens {
+            path: Bytes::from(format!("@{h}").as_str()),
+            atime: Stamp::Omit,
+            mtime: Stamp::Now,
+            nofollow: false,
+        };
+        for side in &mut self.sides {
+            exec::run(side, &op);
+        }
+        Ok(())
+    }
+
     /// The link count of an open handle on either side.
     fn links(&mut self, h: u8) -> [Option<u64>; 2] {
         self.sides.each_mut().map(|side| {
@@ -397,14 +490,35 @@ impl Pair<'_> {
     /// Differences that docs/semantics.md settles: the kernel's FUSE client does not move the time
     /// of a file that is truncated to the size it has, and copies between what the kernel keeps apart.
     fn left_open(&self, op: &Op) -> bool {
+        let oracle = &self.sides[self.oracle()];
         match op {
+            // Whose names show one number depends on xattrs that these cannot have.
+            Op::Link { from, .. } if has_option(&self.options, "userxattr") => {
+                !exec::is_file_at(oracle, from)
+            }
+            // The kernel's FUSE client refuses others than the owner before it looks at the type.
+            Op::Setflags { h, .. } => {
+                let path = Bytes::from(format!("@{h}").as_str());
+                !exec::is_file_at(oracle, &path) && !exec::is_dir_at(oracle, &path)
+            }
             Op::CopyRange { .. } => self.split,
             Op::Truncate { path, len } => {
-                exec::size_at(&self.sides[self.oracle()], path).map(i64::cast_unsigned)
-                    == Some(*len)
+                exec::size_at(oracle, path).map(i64::cast_unsigned) == Some(*len)
             }
             _ => false,
         }
+    }
+
+    /// The kernel's redirect of a metacopy to its data can become too long, and then it answers EXDEV; a
+    /// subject may bring the data. From there on the sides cannot be compared.
+    fn kernel_gives_up(&self, op: &Op, oracle: &Outcome, subject: &Outcome) -> bool {
+        let (Op::Rename { from, .. } | Op::Link { from, .. }) = op else {
+            return false;
+        };
+        has_option(&self.options, "metacopy=on")
+            && oracle.says("result", "EXDEV")
+            && subject.is_ok()
+            && !exec::is_dir_at(&self.sides[self.oracle()], from)
     }
 
     /// A file of a lower whose name was deleted while it is open: the kernel counts its links wrong, fails

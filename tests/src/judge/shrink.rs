@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 
 use super::case::{Case, Entry};
+use super::ops::{Op, Step};
 use super::runner::{Failure, Verdict};
 
 /// Runs a case once more.
@@ -51,19 +52,27 @@ impl Shrinker<'_, '_> {
             return Ok(false);
         }
         // A smaller case may be no stack at all (no layer left): then it is no smaller failure either.
-        let Ok(Verdict::Different(found)) = (self.run)(&mut case) else {
-            return Ok(false);
-        };
-        let same = found.key == self.failure.key;
-        if same {
-            self.best = case;
-            self.failure = found;
+        // Threads that meet in a bad way may need several tries to do so again.
+        let races = |step: &Step| matches!(step.op, Op::Together { .. });
+        let tries = if case.steps.iter().any(races) { 6 } else { 1 };
+        for _ in 0..tries {
+            let Ok(Verdict::Different(found)) = (self.run)(&mut case) else {
+                continue;
+            };
+            if found.key == self.failure.key {
+                self.best = case;
+                self.failure = found;
+                return Ok(true);
+            }
         }
-        Ok(same)
+        Ok(false)
     }
 
     fn round(&mut self) -> Result<()> {
         self.thin(|case| &mut case.steps)?;
+        for index in 0..self.best.steps.len() {
+            self.thin_lanes(index)?;
+        }
         self.thin(|case| &mut case.upper)?;
         self.thin(|case| &mut case.layers)?;
         for index in (0..self.best.layers.len()).rev() {
@@ -87,6 +96,33 @@ impl Shrinker<'_, '_> {
             ..self.best.clone()
         })?;
         self.as_root()
+    }
+
+    /// Takes single steps away from those that run at once.
+    fn thin_lanes(&mut self, step: usize) -> Result<()> {
+        let (mut lane, mut at) = (0, 0);
+        while !self.late() {
+            let mut case = self.best.clone();
+            let Some(Op::Together { lanes }) = case.steps.get_mut(step).map(|step| &mut step.op)
+            else {
+                return Ok(());
+            };
+            let Some(steps) = lanes.get_mut(lane) else {
+                return Ok(());
+            };
+            if at >= steps.len() {
+                (lane, at) = (lane + 1, 0);
+                continue;
+            }
+            steps.remove(at);
+            if steps.is_empty() {
+                lanes.remove(lane);
+            }
+            if !self.offer(case)? {
+                at += 1;
+            }
+        }
+        Ok(())
     }
 
     fn thin_entries(&mut self, layer: usize) -> Result<()> {

@@ -117,6 +117,17 @@ impl Side {
             .collect()
     }
 
+    /// Removes the mark of a volatile mount that nobody took away.
+    pub(crate) fn forget_volatile(&self) -> Result<()> {
+        let mark = self.layout.work.join("work/incompat");
+        match std::fs::remove_dir_all(&mark) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(error).with_context(|| format!("rm -r {}", mark.display()))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Makes `layer` the topmost lower and gives the side a fresh upper and work directory.
     pub(crate) fn upper_becomes_lower(&mut self, upper: PathBuf, work: PathBuf) -> Result<()> {
         for dir in [&upper, &work] {

@@ -36,7 +36,10 @@ fn random(count: u64, seed: u64, arguments: &[&str]) {
     let count = count * from_env("PLYFS_JUDGE_PERCENT", 100) / 100;
     let count = format!("--count={}", count.max(1));
     let seed = format!("--seed={}", seed + from_env("PLYFS_JUDGE_SEED", 0));
-    judge(&[&["--subject=plyfs", &count, &seed], arguments].concat(), &[]);
+    judge(
+        &[&["--subject=plyfs", &count, &seed], arguments].concat(),
+        &[],
+    );
 }
 
 /// A test of this name for each line: count, first seed, arguments.

@@ -55,6 +55,8 @@ struct Search {
     chase: Chase,
     stop: bool,
     no_marks: bool,
+    /// Whether the directory asked is the deepest of those that merge here.
+    deepest: bool,
 }
 
 impl Search {
@@ -70,6 +72,7 @@ impl Search {
             chase: Chase::SameName,
             stop: false,
             no_marks: false,
+            deepest: false,
         }
     }
 
@@ -159,7 +162,9 @@ impl Union {
                 let marks = dir_marks(at, self.stack.ns)?;
                 s.impure = marks.impure;
                 s.stop = marks.opaque == Opaque::Opaque;
-                self.follow(s, marks.redirect)?;
+                if dir.has_lower() || self.options.redirect_dir != RedirectDir::NoFollow {
+                    self.follow(s, marks.redirect)?;
+                }
                 // A directory that was moved here may have its lowers anywhere.
                 s.stop |= !dir.has_lower() && !matches!(s.chase, Chase::Path(_));
                 if !s.stop && !dir.has_lower() {
@@ -241,6 +246,7 @@ impl Union {
                 .lowers
                 .get(pos)
                 .ok_or(Error::Malformed("listing index"))?;
+            s.deepest = pos + 1 == dir.lowers.len();
             if self.ask_lower(lower_dir, name, s)? {
                 return Ok(());
             }
@@ -270,7 +276,8 @@ impl Union {
         name: &Name,
         s: &mut Search,
     ) -> Result<()> {
-        for lower_dir in dir.lowers.iter().skip(from) {
+        for (pos, lower_dir) in dir.lowers.iter().enumerate().skip(from) {
+            s.deepest = pos + 1 == dir.lowers.len();
             let wanted = match &s.chase {
                 Chase::SameName => name.to_owned(),
                 Chase::OtherName(other) => other.clone(),
@@ -428,6 +435,10 @@ impl Union {
         let marks = dir_marks(at, self.stack.ns)?;
         if marks.opaque == Opaque::XWhiteouts {
             obj.set_xwhiteouts();
+        }
+        // Without redirects nothing below is asked, so its marks are not looked at (`d.last`).
+        if s.deepest && self.options.redirect_dir == RedirectDir::NoFollow {
+            return Ok(true);
         }
         self.follow(s, marks.redirect)?;
         Ok(marks.opaque == Opaque::Opaque || s.stop)

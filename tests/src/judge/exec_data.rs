@@ -75,7 +75,9 @@ fn on_file(fd: impl AsFd, op: &Op) -> Outcome {
             Err(errno) => Outcome::error(errno),
         },
         Op::Setflags { flags, .. } => {
-            rustix::fs::ioctl_setflags(fd, IFlags::from_bits_retain(*flags)).into()
+            // What the file system itself decides stays: ext4 would convert the file.
+            let own = rustix::fs::ioctl_getflags(&fd).map_or(0, |old| old.bits() & !CHATTR);
+            rustix::fs::ioctl_setflags(fd, IFlags::from_bits_retain(own | *flags)).into()
         }
         Op::Flock { how, .. } => {
             let operation = match how.as_str() {

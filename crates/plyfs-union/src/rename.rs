@@ -3,6 +3,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use parking_lot::RwLockWriteGuard;
+use plyfs_format::redirect::DEFAULT_REDIRECT_MAX;
 use plyfs_layer::{Obj, Place, Probe, probe, set_mark};
 use plyfs_sys::make::{self, Rename};
 use plyfs_sys::stat::Kind;
@@ -71,6 +72,7 @@ impl Union {
         let (name, new_name) = (Name::new(name)?, Name::new(new_name)?);
         let (dir, new_dir) = (self.inode(parent)?, self.inode(new_parent)?);
         let exchange = flags.contains(Rename::EXCHANGE);
+        let same_dir = Arc::ptr_eq(&dir, &new_dir);
         loop {
             let mut old = End::new(&dir, name);
             let mut new = End::new(&new_dir, new_name);
@@ -94,6 +96,10 @@ impl Union {
             for end in movers.into_iter().flatten() {
                 let node = end.node().ok_or(Error::NotFound)?;
                 self.copy_up(node, DataNeed::AttributesOnly)?;
+                if node.is_metacopy() && self.is_redirect_too_long(node, end, same_dir)? {
+                    // It needs no redirect when it has its data.
+                    self.copy_up(node, DataNeed::All)?;
+                }
             }
             if let Some(node) = new.node().filter(|n| n.index.wanted) {
                 self.copy_up(node, DataNeed::All)?;
@@ -306,22 +312,33 @@ impl Union {
     /// by name within the same directory, else by its path from the root.
     fn set_redirect(&self, dir: &Arc<Inode>, from: &End<'_>, to: &End<'_>) -> Result<()> {
         let obj = dir.upper().ok_or(Error::Stale)?;
-        let ns = self.stack.ns;
-        let had = self.raw_xattr(dir, ns.redirect().as_bytes())?;
         let same_dir = Arc::ptr_eq(from.dir, to.dir);
-        let value = match had {
-            Some(v) if v.starts_with(b"/") || same_dir => v,
-            Some(v) => self.absolute_redirect(from.dir, &v)?,
-            None if same_dir => from.name.as_bytes().to_vec(),
-            None => self.absolute_redirect(from.dir, from.name.as_bytes())?,
-        };
-        if value.len() > plyfs_format::redirect::DEFAULT_REDIRECT_MAX && !same_dir {
+        let value = self.redirect_of(dir, from, same_dir)?;
+        if value.len() > DEFAULT_REDIRECT_MAX && !same_dir {
             // `ovl_get_redirect()`: too long a path is EXDEV, so that mv copies.
             return Err(Error::CrossDevice);
         }
-        Ok(self
-            .reach
-            .with(obj, |at| set_mark(at, ns.redirect(), &value))?)
+        let mark = self.stack.ns.redirect();
+        Ok(self.reach.with(obj, |at| set_mark(at, mark, &value))?)
+    }
+
+    fn redirect_of(&self, node: &Arc<Inode>, from: &End<'_>, same_dir: bool) -> Result<Vec<u8>> {
+        let had = self.raw_xattr(node, self.stack.ns.redirect().as_bytes())?;
+        match had {
+            Some(v) if v.starts_with(b"/") || same_dir => Ok(v),
+            Some(v) => self.absolute_redirect(from.dir, &v),
+            None if same_dir => Ok(from.name.as_bytes().to_vec()),
+            None => self.absolute_redirect(from.dir, from.name.as_bytes()),
+        }
+    }
+
+    fn is_redirect_too_long(
+        &self,
+        node: &Arc<Inode>,
+        from: &End<'_>,
+        same_dir: bool,
+    ) -> Result<bool> {
+        Ok(!same_dir && self.redirect_of(node, from, false)?.len() > DEFAULT_REDIRECT_MAX)
     }
 
     /// The path of `name` in `dir` as the lowers know it: redirects of parents count.

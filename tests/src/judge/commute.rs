@@ -71,6 +71,10 @@ pub(crate) fn commuting(oracle: &Side, lanes: &[Vec<Step>]) -> Vec<Vec<Step>> {
             let Some(reach) = Reach::of(oracle, step) else {
                 continue;
             };
+            // What a lane does to a file that it took the name of has rules of its own.
+            if reach.holds() && reached[at].iter().any(|own| own.took(&reach)) {
+                continue;
+            }
             let others = reached.iter().enumerate().filter(|(other, _)| *other != at);
             if others
                 .flat_map(|(_, all)| all)
@@ -195,6 +199,18 @@ impl Reach {
             linked: !dir && stat.st_nlink > 1,
             part,
         });
+    }
+
+    /// Whether the step acts on open files alone.
+    fn holds(&self) -> bool {
+        self.places.is_empty()
+    }
+
+    /// Whether the step takes a name away from a file that the other acts on.
+    fn took(&self, other: &Self) -> bool {
+        let names = self.places.iter().any(|(_, how)| *how == Use::Names);
+        let theirs = |ino| other.objects.iter().any(|object| object.ino == ino);
+        names && self.objects.iter().any(|object| theirs(object.ino))
     }
 
     /// Whether it makes no difference which of the two comes first.

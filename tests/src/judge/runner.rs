@@ -16,7 +16,7 @@ use super::exec_data::is_removed_dir;
 use super::gen_ops::Generator;
 use super::mounts::{Implementation, Layout};
 use super::ns::Acting;
-use super::ops::{Op, Stamp, Step, Who};
+use super::ops::{How, Op, Stamp, Step, Who};
 use super::outcome::{Outcome, Rules};
 use super::side::Side;
 use super::text::Bytes;
@@ -524,13 +524,20 @@ impl Pair<'_> {
         if self.xwhiteouts && removes && oracle.says("result", "ENOTEMPTY") {
             return subject.is_ok();
         }
-        let (Op::Rename { from, .. } | Op::Link { from, .. }) = op else {
-            return false;
+        let ends = match op {
+            Op::Rename {
+                from,
+                to,
+                how: How::Exchange,
+            } => vec![from, to],
+            Op::Rename { from, .. } | Op::Link { from, .. } => vec![from],
+            _ => return false,
         };
+        let file = |path: &&Bytes| !exec::is_dir_at(&self.sides[self.oracle()], path);
         has_option(&self.options, "metacopy=on")
             && oracle.says("result", "EXDEV")
             && subject.is_ok()
-            && !exec::is_dir_at(&self.sides[self.oracle()], from)
+            && ends.iter().any(file)
     }
 
     /// A file of a lower whose name was deleted while it is open: the kernel counts its links wrong, fails

@@ -158,7 +158,15 @@ impl Reach {
             Some(cut) => (&path[..cut], &path[cut + 1..]),
             None => (&b"."[..], path.as_slice()),
         };
+        // A way through other directories depends on them, too.
+        if path.split(|b| *b == b'/').any(|part| part == b"..") {
+            return None;
+        }
+        let way = parent;
         let parent = canonical(dir, parent)?;
+        if way != b"." && !parent.ends_with(way) {
+            return None;
+        }
         if name.is_empty() && path.len() == side.root().as_os_str().len() + 1 {
             let stat = rustix::fs::statat(dir, path, AtFlags::empty()).ok()?;
             self.object(&stat, part);
@@ -173,6 +181,10 @@ impl Reach {
             Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Symlink => {
                 // Whether it is followed or not, and by this step or a later one.
                 let target = canonical(CWD.as_fd(), &full)?;
+                let beside = target.strip_prefix(parent.as_slice())?;
+                if beside.iter().filter(|b| **b == b'/').count() != 1 {
+                    return None;
+                }
                 let there = rustix::fs::statat(CWD, target.as_slice(), AtFlags::empty()).ok()?;
                 self.object(&there, Part::Whole);
                 self.places.push((target, Use::Alters));

@@ -342,6 +342,23 @@ pub(crate) fn size_at(side: &Side, path: &Bytes) -> Option<i64> {
     }
 }
 
+/// Whether a step sets the time that a file with several names has.
+pub(crate) fn keeps_time(side: &Side, op: &Op) -> bool {
+    let Op::Utimens {
+        path,
+        mtime: Stamp::At(sec, nsec),
+        nofollow,
+        ..
+    } = op
+    else {
+        return false;
+    };
+    let stat = stat_at(side, path, *nofollow).and_then(Result::ok);
+    stat.is_some_and(|stat| {
+        stat.st_nlink > 1 && (stat.st_mtime, stat.st_mtime_nsec as i64) == (*sec, i64::from(*nsec))
+    })
+}
+
 /// Whether a path of a step is a directory's.
 pub(crate) fn is_dir_at(side: &Side, path: &Bytes) -> bool {
     is_kind_at(side, path, FileType::Directory)

@@ -297,3 +297,32 @@ fn a_signal_asks_and_slow_requests_are_named() {
     let named = |l: &String| l.contains("slow lookup") && l.contains("path=\"/d\"");
     assert!(said.iter().any(named), "{said:#?}");
 }
+
+#[test]
+fn the_log_goes_where_it_is_sent() {
+    need_fuse!();
+    let stack = Stack::planted(&["f a = 1"]);
+    let log = stack.dir().join("log");
+    let mnt = stack.mnt();
+    let lower = &stack.lowers()[0];
+    let words = [
+        "--log",
+        "info",
+        "--log-file",
+        log.to_str().unwrap(),
+        "mount",
+        "-o",
+        "slow=0.000001",
+    ];
+    let rest = ["--lower", lower.to_str().unwrap(), mnt.to_str().unwrap()];
+    ok(&[&words[..], &rest[..]].concat());
+    assert_eq!(read(mnt.join("a")), "1");
+    ok(&["umount", mnt.to_str().unwrap()]);
+    let said = read(&log);
+    assert!(
+        said.contains("slow lookup") || said.contains("slow getattr"),
+        "{said}"
+    );
+    let out = plyfs(&["--log", "a=b=c", "ls"]);
+    assert_eq!(out.status.code(), Some(2));
+}

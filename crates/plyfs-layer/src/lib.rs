@@ -4,6 +4,7 @@
 //! [`Reach`], never through a path string. Only [`Upper`] changes anything, and only in its tree.
 #![forbid(unsafe_code)]
 
+mod abilities;
 mod clean;
 mod marks;
 mod obj;
@@ -13,6 +14,7 @@ mod root;
 mod upper;
 mod workdir;
 
+pub use abilities::Abilities;
 pub use clean::remove_tree;
 pub use marks::{DirMarks, FileMarks, dir_marks, file_marks};
 pub use obj::{LayerIdx, Obj, Place};

@@ -45,7 +45,8 @@ pub fn copy_data_telling(
 }
 
 /// Shares all extents of `src` with `dst`; false where the file system cannot.
-fn reflink(src: BorrowedFd<'_>, dst: BorrowedFd<'_>) -> bool {
+#[must_use]
+pub fn reflink(src: BorrowedFd<'_>, dst: BorrowedFd<'_>) -> bool {
     // SAFETY: FICLONE takes a descriptor as its argument.
     unsafe { libc::ioctl(dst.as_raw_fd(), FICLONE, src.as_raw_fd()) == 0 }
 }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use clap::Parser;
 
 use crate::cmd::Command;
+use crate::logging::LogArgs;
 
 /// A union filesystem in user space: read-only layers below, one writable layer on top.
 #[derive(Debug, Parser)]
@@ -26,4 +27,7 @@ pub(crate) struct Cli {
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
+    /// The log.
+    #[command(flatten)]
+    pub log: LogArgs,
 }

@@ -34,6 +34,7 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(e) => return exit::usage(&e),
     };
+    logging::configure(cli.log);
     exit::code(cli.command.run(cli.root.as_deref()))
 }
 
@@ -51,19 +52,32 @@ fn is_mount_program_call(called: CalledAs, words: &[OsString]) -> bool {
         let bytes = OsStr::as_encoded_bytes(word);
         bytes.starts_with(b"-o")
     };
-    let mut rest = words.iter().peekable();
-    while let Some(word) = rest.peek() {
-        let bytes = OsStr::as_encoded_bytes(word);
-        let skip = match bytes {
-            b"--root" => 2,
-            _ if bytes.starts_with(b"--root=") => 1,
-            _ => break,
+    !behind_global_options(words)
+        .first()
+        .is_some_and(is_subcommand)
+        && words.iter().any(|w| has_options(&w))
+}
+
+/// The words without the options that may stand before a subcommand.
+fn behind_global_options(mut words: &[OsString]) -> &[OsString] {
+    const GLOBAL: [&str; 3] = ["--log", "--log-file", "--root"];
+    let is_whole = |word: &OsString| GLOBAL.iter().any(|g| word == g);
+    let has_value = |word: &OsString| {
+        let bytes = word.as_encoded_bytes();
+        let rest = |g: &str| {
+            bytes
+                .strip_prefix(g.as_bytes())
+                .map(|r| r.starts_with(b"="))
         };
-        for _ in 0..skip {
-            rest.next();
-        }
+        GLOBAL.iter().any(|g| rest(g) == Some(true))
+    };
+    loop {
+        words = match words {
+            [name, _, rest @ ..] if is_whole(name) => rest,
+            [both, rest @ ..] if has_value(both) => rest,
+            _ => return words,
+        };
     }
-    !rest.next().is_some_and(is_subcommand) && words.iter().any(|w| has_options(&w))
 }
 
 #[cfg(test)]
@@ -77,8 +91,12 @@ mod tests {
             (&["overlay", "/m", "-olowerdir=/a"], true),
             (&["-f", "-o", "ro", "/m"], true),
             (&["mount", "-o", "ro", "/m"], false),
-            (&["--root", "/r", "mount", "-o", "ro", "/m"], false),
-            (&["--root=/r", "mount", "-o", "ro", "/m"], false),
+            (
+                &["--log", "info", "--log-file=f", "mount", "-o", "ro"],
+                false,
+            ),
+            (&["--root", "/r", "mount", "-o", "ro", "x", "/m"], false),
+            (&["--log", "info", "-o", "ro", "/m"], true),
             (&["help", "-o"], false),
             (&["-V"], false),
             (&["--help"], false),

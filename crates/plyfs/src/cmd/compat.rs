@@ -33,7 +33,7 @@ pub(crate) fn run(words: Vec<OsString>, called: CalledAs) -> ExitCode {
 
 fn mount_as_asked(request: MountRequest) -> Result<(), plyfs_mount::MountError> {
     request.warnings.iter().for_each(output::complain);
-    logging::start(request.debug);
+    logging::start(request.debug, request.foreground);
     mount::start(request.spec, request.foreground)
 }
 

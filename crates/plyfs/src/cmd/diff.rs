@@ -1,10 +1,16 @@
 //! `plyfs diff`: what an upper layer changes, for people and for programs.
+use std::io::{BufWriter, IsTerminal, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
+use plyfs_format::names::XattrNamespace;
+use plyfs_image::layer_tar;
 use plyfs_mount::state::Watched;
 use plyfs_mount::unmount;
+use plyfs_sys::{io, process};
 use serde::Serialize;
 
 use crate::diff::{Change, changes};
@@ -13,7 +19,8 @@ use crate::output;
 /// `plyfs diff`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  plyfs diff merged\n  \
-    plyfs diff --upper changes --lower app --lower base --json\n\n\
+    plyfs diff --upper changes --lower app --lower base --json\n  \
+    plyfs diff merged --tar=layer.tar\n\n\
     A directory counts as changed when it or something in it changed. Bytes of a name that are\n\
     no UTF-8 are written \\xNN; a backslash is written \\\\.")]
 pub(crate) struct Args {
@@ -29,6 +36,10 @@ pub(crate) struct Args {
     /// Print a JSON array of objects with kind, path and type
     #[arg(long)]
     pub json: bool,
+    /// Write the changes as an OCI image layer instead: a tar archive to FILE or stdout
+    #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "-",
+        require_equals = true, conflicts_with = "json")]
+    pub tar: Option<PathBuf>,
 }
 
 /// How long a new mount may take to tell its layers.
@@ -36,11 +47,17 @@ const STATE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Prints the changes.
 pub(crate) fn run(args: Args) -> anyhow::Result<()> {
+    if let (Some(_), Some(mountpoint)) = (&args.tar, &args.mountpoint) {
+        flush(mountpoint)?;
+    }
     let (upper, lowers) = match (args.upper, args.mountpoint) {
         (Some(upper), _) => (upper, args.lowers),
         (None, Some(mountpoint)) => layers_of(&mountpoint)?,
         (None, None) => bail!("name a mountpoint or --upper"),
     };
+    if let Some(file) = args.tar {
+        return write_tar(&upper, &lowers, &file);
+    }
     show(&upper, &lowers, args.json)
 }
 
@@ -59,6 +76,49 @@ pub(crate) fn show(upper: &Path, lowers: &[PathBuf], json: bool) -> anyhow::Resu
             output::escaped(&c.path)
         ))
     })
+}
+
+/// What programs have written may still be in the kernel's cache of the mount.
+fn flush(mountpoint: &Path) -> anyhow::Result<()> {
+    let dir = std::fs::File::open(mountpoint).with_context(|| format!("{mountpoint:?}"))?;
+    io::syncfs(dir.as_fd()).with_context(|| format!("writing back {mountpoint:?}"))
+}
+
+/// The upper's changes as an image layer. A file gets its name when it is complete.
+fn write_tar(upper: &Path, lowers: &[PathBuf], file: &Path) -> anyhow::Result<()> {
+    let trusted = process::in_initial_user_ns() && process::has_sys_admin();
+    let options = layer_tar::Options {
+        namespace: if trusted {
+            XattrNamespace::Trusted
+        } else {
+            XattrNamespace::User
+        },
+        latest: None,
+    };
+    if file == Path::new("-") {
+        let stdout = std::io::stdout();
+        if stdout.is_terminal() {
+            bail!("an archive is not for a terminal: give a file (--tar=FILE) or a pipe");
+        }
+        let out = BufWriter::with_capacity(1 << 20, stdout.lock());
+        let (mut out, _) = layer_tar::write_changes(upper, lowers, out, options)?;
+        return Ok(out.flush()?);
+    }
+    let parent = file.parent().filter(|p| !p.as_os_str().is_empty());
+    let early = tempfile::NamedTempFile::new_in(parent.unwrap_or(Path::new(".")))
+        .with_context(|| format!("making {file:?}"))?;
+    let out = BufWriter::with_capacity(1 << 20, early);
+    let (out, _) = layer_tar::write_changes(upper, lowers, out, options)?;
+    let early = out
+        .into_inner()
+        .map_err(std::io::IntoInnerError::into_error)?;
+    early.as_file().sync_all()?;
+    let mode = std::fs::Permissions::from_mode(0o644);
+    early.as_file().set_permissions(mode)?;
+    early
+        .persist(file)
+        .with_context(|| format!("naming {file:?}"))?;
+    Ok(())
 }
 
 /// Upper and lowers of a live mount, as its daemon has told.

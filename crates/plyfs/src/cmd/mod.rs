@@ -5,8 +5,10 @@ pub(crate) mod compat;
 mod container;
 mod demo;
 mod diff;
+mod doctor;
 mod image;
 mod ls;
+mod man;
 mod mount;
 mod run;
 mod status;
@@ -47,6 +49,13 @@ pub(crate) enum Command {
     Demo(demo::Args),
     /// Compare with kernel overlayfs and others on this machine; needs root and some minutes
     Bench(bench::Args),
+    /// Try what this machine and these directories can do for a mount
+    Doctor(doctor::Args),
+    /// Write the manual pages
+    #[command(hide = true)]
+    Man(man::ManArgs),
+    /// Print completions for a shell
+    Completions(man::CompletionArgs),
     /// Print the version
     Version,
 }
@@ -64,6 +73,9 @@ impl Command {
             Self::Container(command) => done(command.run(root)),
             Self::Run(args) => run::run(&args, root),
             Self::Bundle(args) => done(run::bundle(&args, root)),
+            Self::Doctor(args) => doctor::run(&args),
+            Self::Man(args) => done(man::run(&args)),
+            Self::Completions(args) => done(man::completions(&args)),
             Self::Demo(args) => done(demo::run(&args)),
             Self::Bench(args) => done(bench::run(args)),
             Self::Version => done(version::run()),

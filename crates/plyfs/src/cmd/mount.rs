@@ -51,7 +51,7 @@ pub(crate) struct Args {
 /// Mounts; returns once the mount answers, or with --foreground once it is gone.
 pub(crate) fn run(args: Args, root: Option<&Path>) -> anyhow::Result<()> {
     let foreground = args.foreground || args.debug;
-    logging::start(args.debug);
+    logging::start(args.debug, foreground);
     let image = match args.places.as_slice() {
         [image, _] => Some(image.clone()),
         _ => None,

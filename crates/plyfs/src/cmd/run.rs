@@ -114,7 +114,7 @@ fn in_container(args: &Args, root: Option<&Path>) -> anyhow::Result<ExitCode> {
     let name = args.name.as_deref().unwrap_or(&made_up);
     let container = store.create_container(name, &image, &args.image)?;
     drop(store);
-    logging::start(false);
+    logging::start(false, false);
     let ran = mounted(args, root, &container, &runtime);
     let left = leave(args.keep, root, &container);
     let code = ran?;

@@ -43,7 +43,7 @@ pub(crate) fn run(args: &Args, root: Option<&Path>) -> anyhow::Result<()> {
         (Some(at), Some(_)) => bail!("container {:?} is mounted at {at:?} already", args.name),
         (None, dir) => {
             let place = dir.clone().unwrap_or_else(|| container.merged());
-            logging::start(false);
+            logging::start(false, false);
             mount_at(store, &container, &place)?;
             std::fs::canonicalize(&place).unwrap_or(place)
         }

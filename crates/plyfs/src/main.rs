@@ -1,5 +1,7 @@
 //! What did the operator type? The binary: subcommands, exit codes, output.
 #![forbid(unsafe_code)]
+// Comments on arguments are the texts of `--help`, where `[:TAG]` is no link.
+#![allow(rustdoc::broken_intra_doc_links)]
 
 mod args;
 mod cmd;

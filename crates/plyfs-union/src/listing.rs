@@ -90,7 +90,6 @@ impl View {
     }
 }
 
-
 /// Cookies of `.` and `..`.
 const DOT: Cookie = Cookie(1);
 const DOT_DOT: Cookie = Cookie(2);

@@ -133,7 +133,7 @@ impl Union {
         name: &Name,
         make: Make<'_>,
     ) -> Result<Option<OwnedFd>> {
-        let made = match self.stored_ids(caller)? {
+        let made = match self.stored_ids(caller) {
             // Where marks say who owns what, nothing is final before it has its mark.
             _ if self.upper_has_marks() => Err(SysError::new("make in place", Errno::EPERM)),
             (Some(uid), Some(gid)) => make_in_place((uid, gid), caller.umask, dir, name, make),
@@ -214,7 +214,7 @@ impl Union {
         let parent = self.stack.seen(LayerIdx::UPPER, At::object(&dir), parent)?;
         let kind = make.kind();
         let setgid = parent.mode & 0o2000 != 0;
-        let (uid, gid) = self.stored_ids(caller)?;
+        let (uid, gid) = self.stored_ids(caller);
         let mut mode = make.perm();
         let mut new = NewStat {
             kind,

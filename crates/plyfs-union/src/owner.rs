@@ -61,12 +61,18 @@ impl Ownership {
     }
 
     /// The ids of a caller as they are stored, to make something with: None keeps the daemon's,
-    /// for where all ids are shown as one nothing depends on it.
-    fn stored_ids(&self, uid: u32, gid: u32) -> Result<(Option<u32>, Option<u32>)> {
-        Ok((
-            to_store(&self.uids, uid, self.squash_uid.is_some())?,
-            to_store(&self.gids, gid, self.squash_gid.is_some())?,
-        ))
+    /// for where all ids are shown as one nothing depends on it. What a caller outside the map
+    /// makes belongs to the overflow id, as in fuse-overlayfs: Podman sets a container's root up
+    /// as a root who is not of that container.
+    fn stored_ids(&self, uid: u32, gid: u32) -> (Option<u32>, Option<u32>) {
+        let stored = |map: &IdMap, id: u32, squashed: bool| match map.to_container(id) {
+            None if !squashed => Some(map.to_container_or_overflow(id)),
+            stored => stored,
+        };
+        (
+            stored(&self.uids, uid, self.squash_uid.is_some()),
+            stored(&self.gids, gid, self.squash_gid.is_some()),
+        )
     }
 
     /// The ids to store for those asked for. What is shown already need not be stored.
@@ -227,7 +233,7 @@ impl Union {
     }
 
     /// The ids a caller's new objects are stored with.
-    pub(crate) fn stored_ids(&self, caller: &Caller) -> Result<(Option<u32>, Option<u32>)> {
+    pub(crate) fn stored_ids(&self, caller: &Caller) -> (Option<u32>, Option<u32>) {
         self.options.ownership.stored_ids(caller.uid, caller.gid)
     }
 

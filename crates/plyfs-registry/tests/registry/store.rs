@@ -246,11 +246,14 @@ fn what_is_not_what_it_should_be_leaves_nothing() {
         &["3 layers, the config 4"],
     );
     assert!(Store::open(root.path()).unwrap().tags().unwrap().is_empty());
+    // What was broken off and is right so far is kept to go on with; what is wrong is not.
+    let wrong = [&made.blobs[0], &other].map(|digest| digest.replace(':', "-"));
     let left: Vec<_> = std::fs::read_dir(root.path().join("staging"))
         .unwrap()
         .map(|e| e.unwrap())
         .filter(|e| e.metadata().unwrap().len() > 0)
-        .map(|e| e.file_name())
+        .map(|e| e.file_name().to_string_lossy().into_owned())
+        .filter(|name| wrong.iter().any(|w| name.contains(w)) || !name.starts_with("fetch-"))
         .collect();
     assert!(left.is_empty(), "{left:?}");
 }

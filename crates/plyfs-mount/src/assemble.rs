@@ -6,11 +6,12 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use plyfs_format::idmap::IdMap;
 use plyfs_layer::LayerRoot;
 use plyfs_sys::mount::{self, ancestry, mounts};
 use plyfs_sys::stat::{Kind, LayerIno, Stat, stat_fd, stat_opt, statfs};
 use plyfs_sys::{At, Errno, Name, SysError, io, open, process};
-use plyfs_union::{UnionConfig, UpperRoots};
+use plyfs_union::{Ownership, UnionConfig, UpperRoots};
 
 use crate::error::{MountError, Place, Role};
 use crate::spec::MountSpec;
@@ -78,6 +79,8 @@ pub fn assemble(spec: &MountSpec) -> Result<Assembled, MountError> {
     detach_lowers_around(&mut lowers, &upper, &work, (&spec.mountpoint, &above))?;
     let locks = lock(upper.iter().chain(&work))?;
     work.iter().try_for_each(check_volatile)?;
+    let mut options = spec.union.clone();
+    map_once(&mut options.ownership, &lowers);
     let data_only = lowers.split_off(spec.lowers.len());
     let pair = upper.into_iter().zip(work).next();
     Ok(Assembled {
@@ -88,11 +91,37 @@ pub fn assemble(spec: &MountSpec) -> Result<Assembled, MountError> {
                 upper: upper.root,
                 work: work.root,
             }),
-            options: spec.union.clone(),
+            options,
         },
         locks,
         target,
     })
+}
+
+/// Leaves the ids alone where id-mapped mounts have mapped them already: Podman hands over such
+/// lower layers and asks for the same map besides. Files of the upper then keep the container's
+/// ids as the host sees them, as under kernel overlayfs over such layers.
+fn map_once(ownership: &mut Ownership, lowers: &[Opened]) {
+    if ownership.uids.is_identity() && ownership.gids.is_identity() {
+        return;
+    }
+    let mounts = mounts().unwrap_or_else(|e| {
+        tracing::warn!("cannot see whether lower layers are id-mapped mounts: {e}");
+        Vec::new()
+    });
+    let is_mapped = |lower: &&Opened| {
+        mounts
+            .iter()
+            .any(|m| m.is_idmapped && m.id == lower.stat.mnt_id)
+    };
+    if let Some(lower) = lowers.iter().find(is_mapped) {
+        tracing::warn!(
+            "uidmapping and gidmapping are left out: {} is an id-mapped mount, which maps already",
+            lower.place
+        );
+        ownership.uids = IdMap::default();
+        ownership.gids = IdMap::default();
+    }
 }
 
 fn check_counts(spec: &MountSpec) -> Result<(), MountError> {

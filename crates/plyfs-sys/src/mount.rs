@@ -338,6 +338,8 @@ pub struct MountEntry {
     pub source: OsString,
     /// Options of the file system (the kernel's own words).
     pub super_options: OsString,
+    /// Whether the mount itself shows other owners than are on disk (mount_setattr(2)).
+    pub is_idmapped: bool,
 }
 
 /// All mounts of this mount namespace, in the order they were made on a path: the last entry of a
@@ -369,6 +371,7 @@ fn parse_line(line: &[u8]) -> Option<MountEntry> {
         fstype: text(dash + 1)?.to_owned(),
         source: OsString::from_vec(unescape(fields.get(dash + 2)?)),
         super_options: OsString::from_vec(unescape(fields.get(dash + 3)?)),
+        is_idmapped: text(5)?.split(',').any(|option| option == "idmapped"),
     })
 }
 
@@ -460,7 +463,7 @@ mod tests {
     #[test]
     fn mountinfo_lines_are_understood() {
         let text = b"36 35 98:0 /mnt1 /a\\040b rw,noatime master:1 - ext3 /dev/root rw,errors=x\n\
-            40 35 0:55 / /m rw - fuse.plyfs a\\134b rw,user_id=0\n\
+            40 35 0:55 / /m rw,idmapped - fuse.plyfs a\\134b rw,user_id=0\n\
             broken line\n\
             41 35 0:5x / /m rw - tmpfs x rw\n";
         let mounts = parse_mountinfo(text);
@@ -469,6 +472,10 @@ mod tests {
         assert_eq!((mounts[0].id, mounts[0].dev), (36, (98, 0)));
         assert_eq!(mounts[0].fstype, "ext3");
         assert_eq!(mounts[1].source, "a\\b");
+        assert_eq!(
+            [mounts[0].is_idmapped, mounts[1].is_idmapped],
+            [false, true]
+        );
         assert_eq!(mounts[1].super_options, "rw,user_id=0");
     }
 

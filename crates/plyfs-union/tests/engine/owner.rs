@@ -10,10 +10,10 @@ fn ids_are_mapped_on_the_way_up_and_on_the_way_down() {
          chown 7:2001 /a; stat /a own=7:2001; chown 9:2000 /a !EOVERFLOW; chown 1000:1 /a !EOVERFLOW; \
          chmod 600 /c; \
          as 100004:2010; create /d/n; mkdir /d/m; sym t /d/s; stat /d/n own=100004:2010; \
-         as 3:2000; create /d/x !EOVERFLOW; as 1000:2000; write /d/r x",
+         as 3:2000; create /d/x; stat /d/x own=65534:2000; as 1000:2000; write /d/r x",
         "tree: /a=1 own=7:2001 /b=1 own=100000:2005 /c=1 own=65534:65534 /d/n= own=100004:2010 /d/m own=100004:2010 \
-         /d/s->t own=100004:2010 /d/r=x own=1000:2000 \
-         | upper: /a=1 own=60:1 /c=1 own=70:70 /d own=5:5 /d/n= own=5:10 /d/m own=5:10 /d/s->t own=5:10 /d/r=x own=0:0",
+         /d/s->t own=100004:2010 /d/r=x own=1000:2000 /d/x= own=65534:2000 \
+         | upper: /a=1 own=60:1 /c=1 own=70:70 /d own=5:5 /d/n= own=5:10 /d/m own=5:10 /d/s->t own=5:10 /d/r=x own=0:0 /d/x= own=65534:0",
     );
 }
 

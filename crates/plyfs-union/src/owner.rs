@@ -79,22 +79,15 @@ impl Ownership {
     fn asked_ids(&self, uid: Option<u32>, gid: Option<u32>) -> Result<(Option<u32>, Option<u32>)> {
         let uid = uid.filter(|id| self.squash_uid != Some(*id));
         let gid = gid.filter(|id| self.squash_gid != Some(*id));
-        let map = |map: &IdMap, id: Option<u32>| id.map(|id| to_store(map, id, false)).transpose();
-        Ok((
-            map(&self.uids, uid)?.flatten(),
-            map(&self.gids, gid)?.flatten(),
-        ))
+        let stored = |map: &IdMap, id: Option<u32>| match id {
+            Some(id) => map.to_container(id).map(Some).ok_or(Error::Unmapped),
+            None => Ok(None),
+        };
+        Ok((stored(&self.uids, uid)?, stored(&self.gids, gid)?))
     }
 
     fn maps_ids(&self) -> bool {
         !(self.uids.is_identity() && self.gids.is_identity())
-    }
-}
-
-fn to_store(map: &IdMap, id: u32, squashed: bool) -> Result<Option<u32>> {
-    match map.to_container(id) {
-        None if !squashed => Err(Error::Unmapped),
-        stored => Ok(stored),
     }
 }
 

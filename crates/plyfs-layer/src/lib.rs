@@ -6,6 +6,7 @@
 
 mod abilities;
 mod clean;
+mod counted_lru;
 mod marks;
 mod obj;
 mod probe;
@@ -16,10 +17,11 @@ mod workdir;
 
 pub use abilities::Abilities;
 pub use clean::remove_tree;
+pub use counted_lru::{CountedLru, Served};
 pub use marks::{DirMarks, FileMarks, dir_marks, file_marks};
 pub use obj::{LayerIdx, Obj, Place};
 pub use probe::{Probe, probe};
-pub use reach::{Reach, Served};
+pub use reach::Reach;
 pub use root::LayerRoot;
 pub use upper::{Caps, Upper, set_mark};
 pub use workdir::{Staged, Workdir};

@@ -3,11 +3,11 @@ use std::num::NonZeroUsize;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
-use lru::LruCache;
 use parking_lot::Mutex;
 use plyfs_sys::stat::LayerIno;
 use plyfs_sys::{At, Errno, NameBuf, Result, SysError, open, stat};
 
+use crate::counted_lru::{CountedLru, Served};
 use crate::obj::Obj;
 
 /// Independent parts of the cache, so that threads rarely meet at one lock.
@@ -27,42 +27,12 @@ fn is_moved(e: &SysError) -> bool {
     matches!(e.errno(), Errno::ENOENT | Errno::ESTALE | Errno::ENOTDIR)
 }
 
+type Shard = CountedLru<u64, Arc<OwnedFd>>;
+
 /// An LRU of O_PATH directory descriptors; an evicted one is opened again by name and checked.
 #[derive(Debug)]
 pub struct Reach {
     shards: [Mutex<Shard>; SHARDS],
-}
-
-/// One part of the cache. Counters are beside what they count, under its lock.
-#[derive(Debug)]
-struct Shard {
-    fds: LruCache<u64, Arc<OwnedFd>>,
-    hits: u64,
-    misses: u64,
-}
-
-impl Shard {
-    fn get(&mut self, serial: u64) -> Option<Arc<OwnedFd>> {
-        let found = self.fds.get(&serial).map(Arc::clone);
-        match found {
-            Some(_) => self.hits += 1,
-            None => self.misses += 1,
-        }
-        found
-    }
-}
-
-/// How a cache of descriptors has served.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Served {
-    /// What was asked for and there.
-    pub hits: u64,
-    /// What was asked for and not there.
-    pub misses: u64,
-    /// What is there.
-    pub entries: u64,
-    /// How much may be there.
-    pub capacity: u64,
 }
 
 impl Reach {
@@ -71,28 +41,14 @@ impl Reach {
     pub fn new(budget: usize) -> Self {
         let cap = NonZeroUsize::new(budget / SHARDS).unwrap_or(NonZeroUsize::MIN);
         Self {
-            shards: std::array::from_fn(|_| {
-                Mutex::new(Shard {
-                    fds: LruCache::new(cap),
-                    hits: 0,
-                    misses: 0,
-                })
-            }),
+            shards: std::array::from_fn(|_| Mutex::new(CountedLru::new(cap))),
         }
     }
 
     /// How the cache has served so far.
     #[must_use]
     pub fn served(&self) -> Served {
-        self.shards.iter().fold(Served::default(), |sum, shard| {
-            let shard = shard.lock();
-            Served {
-                hits: sum.hits + shard.hits,
-                misses: sum.misses + shard.misses,
-                entries: sum.entries + shard.fds.len() as u64,
-                capacity: sum.capacity + shard.fds.cap().get() as u64,
-            }
-        })
+        self.shards.iter().map(|shard| shard.lock().served()).sum()
     }
 
     fn shard(&self, serial: u64) -> &Mutex<Shard> {
@@ -121,7 +77,7 @@ impl Reach {
         let mut held: Option<Arc<Obj>> = None;
         let mut fd = loop {
             let here: &Obj = held.as_deref().unwrap_or(dir);
-            if let Some(fd) = self.shard(here.serial()).lock().get(here.serial()) {
+            if let Some(fd) = self.shard(here.serial()).lock().get(&here.serial()) {
                 break fd;
             }
             let place = here.place();
@@ -151,7 +107,6 @@ impl Reach {
             }
             self.shard(step.serial)
                 .lock()
-                .fds
                 .put(step.serial, Arc::clone(&fd));
         }
         Ok(fd)
@@ -159,12 +114,12 @@ impl Reach {
 
     /// Remembers a descriptor that was opened anyway.
     pub fn remember(&self, dir: &Obj, fd: Arc<OwnedFd>) {
-        self.shard(dir.serial()).lock().fds.put(dir.serial(), fd);
+        self.shard(dir.serial()).lock().put(dir.serial(), fd);
     }
 
     /// Drops the descriptor of a directory that has been removed.
     pub fn forget(&self, obj: &Obj) {
-        self.shard(obj.serial()).lock().fds.pop(&obj.serial());
+        self.shard(obj.serial()).lock().pop(&obj.serial());
     }
 
     /// Calls `f` with the object as a target of `*at` calls, its name held meanwhile.

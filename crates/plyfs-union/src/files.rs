@@ -4,9 +4,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use lru::LruCache;
 use parking_lot::Mutex;
-use plyfs_layer::{LayerIdx, Served};
+use plyfs_layer::{CountedLru, LayerIdx, Served};
 
 use crate::inode::NodeId;
 
@@ -54,39 +53,19 @@ pub(crate) struct OpenFiles {
     shards: [Mutex<Shard>; SHARDS],
 }
 
-/// One part of the cache. Counters are beside what they count, under its lock.
-#[derive(Debug)]
-struct Shard {
-    files: LruCache<NodeId, Arc<OpenFile>>,
-    hits: u64,
-    misses: u64,
-}
+type Shard = CountedLru<NodeId, Arc<OpenFile>>;
 
 impl OpenFiles {
     pub(crate) fn new(budget: usize) -> Self {
         let cap = NonZeroUsize::new(budget / SHARDS).unwrap_or(NonZeroUsize::MIN);
         Self {
-            shards: std::array::from_fn(|_| {
-                Mutex::new(Shard {
-                    files: LruCache::new(cap),
-                    hits: 0,
-                    misses: 0,
-                })
-            }),
+            shards: std::array::from_fn(|_| Mutex::new(CountedLru::new(cap))),
         }
     }
 
     /// How the cache has served so far.
     pub(crate) fn served(&self) -> Served {
-        self.shards.iter().fold(Served::default(), |sum, shard| {
-            let shard = shard.lock();
-            Served {
-                hits: sum.hits + shard.hits,
-                misses: sum.misses + shard.misses,
-                entries: sum.entries + shard.files.len() as u64,
-                capacity: sum.capacity + shard.files.cap().get() as u64,
-            }
-        })
+        self.shards.iter().map(|shard| shard.lock().served()).sum()
     }
 
     fn shard(&self, id: NodeId) -> &Mutex<Shard> {
@@ -94,13 +73,7 @@ impl OpenFiles {
     }
 
     pub(crate) fn get(&self, id: NodeId) -> Option<Arc<OpenFile>> {
-        let mut shard = self.shard(id).lock();
-        let found = shard.files.get(&id).cloned();
-        match found {
-            Some(_) => shard.hits += 1,
-            None => shard.misses += 1,
-        }
-        found
+        self.shard(id).lock().get(&id)
     }
 
     pub(crate) fn put(&self, id: NodeId, fd: OwnedFd, layer: LayerIdx, writable: bool) {
@@ -121,7 +94,7 @@ impl OpenFiles {
             plain: AtomicBool::new(false),
         });
         // Closing can take long (last reference to a deleted file): not under the lock.
-        let evicted = self.shard(id).lock().files.push(id, Arc::clone(&file));
+        let evicted = self.shard(id).lock().put(id, Arc::clone(&file));
         drop(evicted);
         file
     }
@@ -134,7 +107,7 @@ impl OpenFiles {
     }
 
     pub(crate) fn remove(&self, id: NodeId) {
-        let removed = self.shard(id).lock().files.pop(&id);
+        let removed = self.shard(id).lock().pop(&id);
         drop(removed);
     }
 }

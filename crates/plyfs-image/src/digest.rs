@@ -46,15 +46,21 @@ impl Hasher {
         }
     }
 
+    /// The digest of all that was taken, as text: `sha256:…`.
+    #[must_use]
+    pub fn finish_text(self) -> String {
+        match self.0 {
+            State::Sha256(h) => format!("sha256:{}", hex(&h.finalize())),
+            State::Sha512(h) => format!("sha512:{}", hex(&h.finalize())),
+        }
+    }
+
     /// The digest of all that was taken.
     ///
     /// # Errors
     /// Never in practice: what is put together here is a digest.
     pub fn finish(self) -> Result<Digest> {
-        let text = match self.0 {
-            State::Sha256(h) => format!("sha256:{}", hex(&h.finalize())),
-            State::Sha512(h) => format!("sha512:{}", hex(&h.finalize())),
-        };
+        let text = self.finish_text();
         Digest::from_str(&text).map_err(|e| ImageError::malformed(text, e))
     }
 }

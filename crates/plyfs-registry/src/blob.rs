@@ -4,9 +4,10 @@ use std::io::{Read, Seek, SeekFrom, Write};
 use std::time::Duration;
 
 use oci_spec::image::Descriptor;
+use plyfs_image::digest::Hasher;
 use ureq::http::{Method, header};
 
-use crate::digest::Hasher;
+use crate::digest::hasher_like;
 use crate::error::{Object, RegistryError, Result};
 use crate::http::{self, Answer};
 use crate::progress::Progress;
@@ -167,7 +168,7 @@ impl<'a> Partial<'a> {
             object,
             file,
             length: 0,
-            hasher: Hasher::like(blob.digest())?,
+            hasher: hasher_like(blob.digest())?,
         };
         let there = partial.file.metadata().map(|m| m.len());
         if there.map_err(partial.local("reading what was kept of it"))? > blob.size() {
@@ -200,7 +201,7 @@ impl<'a> Partial<'a> {
         self.file.set_len(0).map_err(&cutting)?;
         self.file.seek(SeekFrom::Start(0)).map_err(&cutting)?;
         self.length = 0;
-        self.hasher = Hasher::like(self.blob.digest())?;
+        self.hasher = hasher_like(self.blob.digest())?;
         Ok(())
     }
 
@@ -263,7 +264,7 @@ impl<'a> Partial<'a> {
 
     /// Compares the digest; wrong bytes are not kept.
     fn verify(&mut self) -> Result<()> {
-        let actual = self.hasher.clone().finish();
+        let actual = self.hasher.clone().finish_text();
         if actual == self.blob.digest().as_ref() {
             return Ok(());
         }

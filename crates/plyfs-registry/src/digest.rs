@@ -1,65 +1,30 @@
 //! Hashing content as it passes, and comparing with the digest that names it.
-use oci_spec::image::{Digest, DigestAlgorithm};
-use sha2::{Digest as _, Sha256, Sha512};
+use oci_spec::image::Digest;
+use plyfs_image::digest::Hasher;
 
 use crate::error::{RegistryError, Result};
 
-/// The running hash of content that a digest names.
-#[derive(Debug, Clone)]
-pub(crate) enum Hasher {
-    Sha256(Sha256),
-    Sha512(Sha512),
-}
-
-impl Hasher {
-    /// A hasher of the kind that `digest` was made with.
-    pub(crate) fn like(digest: &Digest) -> Result<Self> {
-        match digest.algorithm() {
-            DigestAlgorithm::Sha256 => Ok(Self::Sha256(Sha256::new())),
-            DigestAlgorithm::Sha512 => Ok(Self::Sha512(Sha512::new())),
-            _ => Err(RegistryError::UnknownAlgorithm {
-                digest: digest.clone(),
-            }),
-        }
-    }
-
-    pub(crate) fn update(&mut self, bytes: &[u8]) {
-        match self {
-            Self::Sha256(h) => h.update(bytes),
-            Self::Sha512(h) => h.update(bytes),
-        }
-    }
-
-    /// The digest as text, `sha256:…`.
-    pub(crate) fn finish(self) -> String {
-        match self {
-            Self::Sha256(h) => format!("sha256:{}", hex(&h.finalize())),
-            Self::Sha512(h) => format!("sha512:{}", hex(&h.finalize())),
-        }
-    }
+/// A hasher of the kind that `digest` was made with.
+pub(crate) fn hasher_like(digest: &Digest) -> Result<Hasher> {
+    // The algorithm is all it can refuse.
+    Hasher::like(digest).map_err(|_| RegistryError::UnknownAlgorithm {
+        digest: digest.clone(),
+    })
 }
 
 /// The digest of bytes at hand, as text, of the kind `like` is.
 pub(crate) fn of(bytes: &[u8], like: &Digest) -> Result<String> {
-    let mut hasher = Hasher::like(like)?;
-    hasher.update(bytes);
-    Ok(hasher.finish())
+    Ok(of_all(hasher_like(like)?, bytes))
 }
 
 /// The sha256 digest of bytes at hand, as text.
 pub(crate) fn sha256(bytes: &[u8]) -> String {
-    let mut hasher = Hasher::Sha256(Sha256::new());
-    hasher.update(bytes);
-    hasher.finish()
+    of_all(Hasher::default(), bytes)
 }
 
-fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write;
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        // Writing into a String cannot fail.
-        write!(text, "{byte:02x}").unwrap_or_default();
-        text
-    })
+fn of_all(mut hasher: Hasher, bytes: &[u8]) -> String {
+    hasher.update(bytes);
+    hasher.finish_text()
 }
 
 #[cfg(test)]

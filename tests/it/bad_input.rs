@@ -14,6 +14,8 @@ use plyfs_testkit::{
     need_root, snapshot, unmount, wait_until,
 };
 
+use crate::support::assert_ok;
+
 /// The ordinary user that tests become.
 const NOBODY: u32 = 65534;
 /// Longer than the program waits for a directory in use, shorter than a hang.
@@ -390,19 +392,11 @@ fn a_mountpoint_that_is_a_layer_itself_works() {
     for dir in [stack.lower(1).to_owned(), stack.upper()] {
         words.mountpoint.clone_from(&dir);
         let out = plyfs(&bin()).args(words.strict()).output().unwrap();
-        assert!(
-            out.status.success(),
-            "{}",
-            String::from_utf8_lossy(&out.stderr)
-        );
+        assert_ok(&out);
         assert_eq!(fs::read_to_string(dir.join("a")).unwrap(), "1");
         assert_eq!(fs::read_to_string(dir.join("b")).unwrap(), "2");
         let out = plyfs(&bin()).arg("umount").arg(&dir).output().unwrap();
-        assert!(
-            out.status.success(),
-            "{}",
-            String::from_utf8_lossy(&out.stderr)
-        );
+        assert_ok(&out);
     }
     stack.assert_lowers_unchanged();
 }

@@ -12,7 +12,7 @@ use plyfs_testkit::{
     Stack, bin, mount_plyfs, mounted_at, need_fuse, need_root, plant, unmount, wait_until,
 };
 
-use crate::support::{names, read};
+use crate::support::{assert_ok, names, read};
 
 fn run(program: &Path, words: &[&str]) -> Output {
     Command::new(program)
@@ -24,16 +24,6 @@ fn run(program: &Path, words: &[&str]) -> Output {
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
-}
-
-fn assert_ok(out: &Output) -> String {
-    assert!(
-        out.status.success(),
-        "{:?}: {}",
-        out.status,
-        text(&out.stderr)
-    );
-    text(&out.stdout)
 }
 
 /// Unmounts by the command, which waits for the daemon.

@@ -4,17 +4,15 @@ use std::process::Command;
 
 use plyfs_testkit::{Stack, bin, mount_plyfs, need_fuse, need_root};
 
+use crate::support::assert_ok;
+
 fn layer(words: &[&str]) -> Vec<u8> {
     let out = Command::new(bin())
         .arg("diff")
         .args(words)
         .output()
         .unwrap();
-    assert!(
-        out.status.success(),
-        "{}",
-        String::from_utf8_lossy(&out.stderr)
-    );
+    assert_ok(&out);
     out.stdout
 }
 
@@ -24,11 +22,7 @@ fn listed(archive: &std::path::Path) -> Vec<String> {
         .arg(archive)
         .output()
         .unwrap();
-    assert!(
-        out.status.success(),
-        "{}",
-        String::from_utf8_lossy(&out.stderr)
-    );
+    assert_ok(&out);
     let text = String::from_utf8(out.stdout).unwrap();
     let clean = |l: &str| l.trim_start_matches("./").trim_end_matches('/').to_owned();
     text.lines().map(clean).filter(|l| !l.is_empty()).collect()

@@ -12,7 +12,7 @@ use plyfs_testkit::{
     Stack, bin, mount_plyfs, mounted_at, need, need_fuse, snapshot, unmount, wait_until,
 };
 
-use crate::support::{errno, names, read};
+use crate::support::{assert_ok, errno, names, read};
 
 /// Starts plyfs as a client does: no `-f`, pipes for its output, and waits for both to close.
 fn daemonise(stack: &Stack, options: &str) -> Output {
@@ -55,11 +55,7 @@ fn ends_by(end: impl Fn(&Stack, Pid)) {
     let stack = Stack::planted(&["f a = 1"]);
     let start = Instant::now();
     let out = daemonise(&stack, "");
-    assert!(
-        out.status.success(),
-        "{}",
-        String::from_utf8_lossy(&out.stderr)
-    );
+    assert_ok(&out);
     assert!(
         start.elapsed() < Duration::from_secs(10),
         "the daemon held on to stdout or stderr"
@@ -114,11 +110,7 @@ fn plyfs_umount_ends_the_daemon() {
             .arg(stack.mnt())
             .output()
             .unwrap();
-        assert!(
-            out.status.success(),
-            "{}",
-            String::from_utf8_lossy(&out.stderr)
-        );
+        assert_ok(&out);
         assert_eq!(
             mounted_at(&stack.mnt()),
             None,
@@ -212,11 +204,7 @@ fn many_mounts_share_their_lowers() {
                 .arg(own.mnt())
                 .output()
                 .unwrap();
-            assert!(
-                out.status.success(),
-                "{}",
-                String::from_utf8_lossy(&out.stderr)
-            );
+            assert_ok(&out);
             fs::write(own.mnt().join("a"), i.to_string()).unwrap();
             own
         })
@@ -264,11 +252,7 @@ fn a_daemon_that_ends_late_leaves_the_next_mount_alone() {
             .arg(old.mnt())
             .output()
             .unwrap();
-        assert!(
-            out.status.success(),
-            "{}",
-            String::from_utf8_lossy(&out.stderr)
-        );
+        assert_ok(&out);
         kill(daemon, Signal::SIGCONT).unwrap();
         // Not reaped yet, the old daemon has ended once it has no memory.
         wait_until("the old daemon is gone", || {

@@ -26,6 +26,7 @@ mod nested;
 mod never_written;
 mod owner;
 mod packaging;
+mod place;
 mod programs;
 mod protect;
 mod readdir;

@@ -10,12 +10,7 @@ use std::process::{Command, Output, Stdio};
 
 use plyfs_testkit::{Stack, bin, mount_plyfs, mounted_at, need, need_fuse, unmount, wait_until};
 
-use crate::support::{names, on_plyfs, read, run};
-
-fn assert_ok(out: &Output) {
-    let said = String::from_utf8_lossy(&out.stderr);
-    assert!(out.status.success(), "{}: {said}", out.status);
-}
+use crate::support::{assert_ok, names, on_plyfs, read, run};
 
 /// A storage as containers/storage lays it out: layers with short links beside them.
 struct Storage {

@@ -4,7 +4,7 @@ use std::process::Command;
 
 use plyfs_testkit::{Stack, bin, mount_plyfs, need, need_fuse, unmount};
 
-use crate::support::{names, read, run};
+use crate::support::{assert_ok, names, read, run};
 
 /// `lowerdir=DIR` where everything else of the stack lies in DIR too.
 fn options(stack: &Stack) -> String {
@@ -59,11 +59,7 @@ fn a_volume_may_hold_its_own_storage() {
         .arg(stack.mnt())
         .output()
         .unwrap();
-    assert!(
-        out.status.success(),
-        "{}",
-        String::from_utf8_lossy(&out.stderr)
-    );
+    assert_ok(&out);
     works_and_leaves_the_lower_alone(&stack);
     unmount(&stack.mnt()).unwrap();
     check_after(&stack);
@@ -80,11 +76,7 @@ fn mounts_inside_the_volume_stay_out_of_it() {
     let mount = |options: &str, mnt: &std::path::Path| {
         let out = Command::new(bin()).args(["-o", options]).arg(mnt).output();
         let out = out.unwrap();
-        assert!(
-            out.status.success(),
-            "{}",
-            String::from_utf8_lossy(&out.stderr)
-        );
+        assert_ok(&out);
     };
     mount(&format!("lowerdir={}", other.lower(0).display()), &beside);
     mount(&options(&stack), &stack.mnt());
@@ -160,11 +152,7 @@ fn an_upper_is_used_again_where_it_lies_in_the_lower() {
             .arg(stack.mnt())
             .output()
             .unwrap();
-        assert!(
-            out.status.success(),
-            "{}",
-            String::from_utf8_lossy(&out.stderr)
-        );
+        assert_ok(&out);
         fs::write(stack.mnt().join("file"), "changed").unwrap();
         unmount(&stack.mnt()).unwrap();
     }

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use plyfs_testkit::{bin, has_program};
 
-use crate::support::read;
+use crate::support::{assert_ok, read};
 
 /// Installs the program under test into a directory of its own.
 fn install(dest: &Path, words: &[&str]) {
@@ -17,11 +17,7 @@ fn install(dest: &Path, words: &[&str]) {
         .env("BINARY", bin())
         .output()
         .unwrap();
-    assert!(
-        out.status.success(),
-        "{}",
-        String::from_utf8_lossy(&out.stderr)
-    );
+    assert_ok(&out);
 }
 
 fn help(words: &[&str]) -> String {

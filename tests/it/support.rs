@@ -1,7 +1,7 @@
 //! How a test judges: the same work on kernel overlayfs and on plyfs, the same result on both.
 use std::io;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Output};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use plyfs_testkit::{
@@ -147,4 +147,15 @@ pub(crate) fn run(dir: &Path, program: &str, args: &[&str]) -> String {
         run.status
     );
     text
+}
+
+/// Fails unless a program succeeded; what it printed.
+pub(crate) fn assert_ok(out: &Output) -> String {
+    assert!(
+        out.status.success(),
+        "{:?}: {}",
+        out.status,
+        String::from_utf8_lossy(&out.stderr)
+    );
+    String::from_utf8_lossy(&out.stdout).into_owned()
 }

@@ -3,7 +3,7 @@ use std::time::{Duration, Instant};
 
 use plyfs_testkit::{bin, need_fuse};
 
-use super::Place;
+use crate::place::Place;
 
 /// How often a command is killed.
 const KILLS: u32 = 200;

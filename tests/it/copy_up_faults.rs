@@ -1,5 +1,5 @@
 //! Copy-up that fails, copy-up that many want at once, and what a good one must not cost.
-mod backing;
+pub(crate) mod backing;
 mod delayed;
 mod races;
 

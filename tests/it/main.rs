@@ -38,5 +38,6 @@ mod status;
 mod suites;
 mod support;
 mod tidy;
+mod uppers;
 mod userns;
 mod xattrs;

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod abilities;
+mod by_name;
 mod clean;
 mod counted_lru;
 mod marks;
@@ -16,6 +17,7 @@ mod upper;
 mod workdir;
 
 pub use abilities::Abilities;
+pub use by_name::{has_opaque_marker, hide, is_by_name, is_hidden, set_by_name};
 pub use clean::remove_tree;
 pub use counted_lru::{CountedLru, Served};
 pub use marks::{DirMarks, FileMarks, dir_marks, file_marks};
@@ -23,5 +25,5 @@ pub use obj::{LayerIdx, Obj, Place};
 pub use probe::{Probe, probe};
 pub use reach::Reach;
 pub use root::LayerRoot;
-pub use upper::{Caps, Upper, set_mark};
+pub use upper::{Caps, Deletions, Upper, set_mark};
 pub use workdir::{Staged, Workdir};

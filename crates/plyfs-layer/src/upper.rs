@@ -3,7 +3,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use plyfs_format::names::XattrNamespace;
 use plyfs_sys::make::{self, Rename};
-use plyfs_sys::{At, Errno, Name, Result, xattr};
+use plyfs_sys::{At, Errno, Name, Result, open, xattr};
 
 use crate::workdir::Workdir;
 
@@ -18,6 +18,27 @@ pub struct Caps {
     pub exchange: bool,
     /// `renameat2` knows RENAME_WHITEOUT.
     pub rename_whiteout: bool,
+}
+
+/// How the upper says that a name is deleted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Deletions {
+    /// As kernel overlayfs does: character devices 0:0, and opaque marks on directories.
+    Devices,
+    /// By names, see [`crate::hide`].
+    Names,
+}
+
+impl Caps {
+    /// The kernel's form where all that it takes is there.
+    #[must_use]
+    pub fn deletions(&self) -> Deletions {
+        if self.whiteout && self.exchange && self.xattr.is_some() {
+            Deletions::Devices
+        } else {
+            Deletions::Names
+        }
+    }
 }
 
 /// The writable layer.
@@ -81,10 +102,9 @@ fn probe_caps(work: &Workdir, wanted: Option<XattrNamespace>) -> Result<Caps> {
 /// Tries a rename flag on two names of the workdir that nothing else uses.
 fn try_rename(work: &Workdir, flag: Rename) -> Result<bool> {
     let (a, b) = (Name::new(b"probe-a")?, Name::new(b"probe-b")?);
-    let mode = plyfs_sys::stat::Kind::File.mode_bits() | 0o600;
     for name in [a, b] {
         crate::clean::remove_tree(work.fd(), name)?;
-        make::mknod(work.fd(), name, mode, (0, 0))?;
+        drop(open::create_file(work.fd(), name, 0o600)?);
     }
     let done = make::rename(work.fd(), a, work.fd(), b, flag);
     for name in [a, b] {

@@ -9,7 +9,7 @@ const CHUNK: usize = 64 << 20;
 /// Bytes moved at a time where the kernel cannot copy by itself.
 const BUFFER: usize = 1 << 20;
 /// `FICLONE` of linux/fs.h.
-const FICLONE: libc::c_ulong = 0x4004_9409;
+const FICLONE: libc::Ioctl = 0x4004_9409;
 
 /// Copies `size` bytes of `src` into the empty file `dst`, which ends with the same size.
 ///

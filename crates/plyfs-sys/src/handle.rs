@@ -8,7 +8,7 @@ use crate::error::{Errno, Result, SysError};
 /// MAX_HANDLE_SZ of linux/exportfs.h, in bytes.
 const MAX_HANDLE: usize = 128;
 /// `FS_IOC_GETFSUUID` (Linux 6.9): `struct fsuuid2 { u8 len; u8 uuid[16]; }`.
-const FS_IOC_GETFSUUID: libc::c_ulong = 0x8011_1500;
+const FS_IOC_GETFSUUID: libc::Ioctl = 0x8011_1500_u32 as libc::Ioctl;
 
 /// A file handle as `name_to_handle_at(2)` gives it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

@@ -248,14 +248,15 @@ impl FileIoctl {
         matches!(self, Self::SetFlags | Self::FsSetXattr)
     }
 
-    fn request(self) -> libc::c_ulong {
-        match self {
+    fn request(self) -> libc::Ioctl {
+        let request: u32 = match self {
             Self::GetFlags => 0x8008_6601,
             Self::SetFlags => 0x4008_6602,
             Self::GetVersion => 0x8008_7601,
             Self::FsGetXattr => 0x801c_581f,
             Self::FsSetXattr => 0x401c_5820,
-        }
+        };
+        request as libc::Ioctl
     }
 }
 

@@ -257,8 +257,10 @@ pub fn statfs(fd: BorrowedFd<'_>) -> Result<StatFs> {
     }
     // SAFETY: fstatfs succeeded, so it filled the buffer.
     let s = unsafe { buf.assume_init() };
+    #[allow(clippy::unnecessary_cast, reason = "musl has it unsigned")]
+    let magic = s.f_type as i64;
     Ok(StatFs {
-        magic: s.f_type,
+        magic,
         bsize: u32::try_from(s.f_bsize).unwrap_or(4096),
         frsize: u32::try_from(s.f_frsize).unwrap_or(4096),
         blocks: s.f_blocks,

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use plyfs_format::acl::{self, Acl};
 use plyfs_format::nlink::Base;
-use plyfs_layer::{LayerIdx, Obj, Probe, Staged, probe, set_mark};
+use plyfs_layer::{LayerIdx, Obj, Probe, Staged, probe};
 use plyfs_sys::stat::{Kind, Stat};
 use plyfs_sys::thread::{self, ActAs};
 use plyfs_sys::{At, Errno, Name, SysError, make, open, stat, xattr};
@@ -83,15 +83,15 @@ impl Union {
             return Err(Error::NotPermitted);
         }
         let dir = self.inode(parent)?;
-        self.may_add_name(&dir)?;
+        self.may_add_name(&dir, name)?;
         self.copy_up_dir(&dir)?;
         let _names = dir.dir_state()?.names.write();
         let (dir_obj, vacancy) = self.vacancy(&dir, name)?;
         let fd = self.reach.dir_fd(&dir_obj)?;
         let file = match vacancy {
-            Vacancy::Free => self.make_free(caller, &dir_obj, fd.as_fd(), name, make)?,
+            Vacancy::Free => self.make_free(caller, &dir, fd.as_fd(), name, make)?,
             Vacancy::Whiteout => {
-                self.make_staged(caller, &dir_obj, name, make, vacancy)?;
+                self.make_staged(caller, &dir, name, make, vacancy)?;
                 None
             }
         };
@@ -121,6 +121,7 @@ impl Union {
         let fd = self.reach.dir_fd(&obj)?;
         match probe(fd.as_fd(), name, self.stack.ns, false)? {
             Probe::Whiteout => Ok((obj, Vacancy::Whiteout)),
+            Probe::Absent if self.is_hidden_by_name(fd.as_fd(), name)? => Ok((obj, Vacancy::Free)),
             _ => Err(Error::Exists),
         }
     }
@@ -128,7 +129,7 @@ impl Union {
     fn make_free(
         &self,
         caller: &Caller,
-        dir_obj: &Arc<Obj>,
+        parent: &Arc<Inode>,
         dir: BorrowedFd<'_>,
         name: &Name,
         make: Make<'_>,
@@ -155,14 +156,14 @@ impl Union {
             }
             Err(e) => return Err(e.into()),
         };
-        self.make_staged(caller, dir_obj, name, make, vacancy)?;
+        self.make_staged(caller, parent, name, make, vacancy)?;
         Ok(None)
     }
 
     fn make_staged(
         &self,
         caller: &Caller,
-        dir_obj: &Arc<Obj>,
+        parent: &Arc<Inode>,
         name: &Name,
         make: Make<'_>,
         vacancy: Vacancy,
@@ -176,11 +177,11 @@ impl Union {
             }
             Make::Symlink(target) => work.stage_symlink(target)?,
         };
-        let fd = self.reach.dir_fd(dir_obj)?;
+        let fd = self.reach.dir_fd(parent.upper().ok_or(Error::ReadOnly)?)?;
         self.dress(caller, fd.as_fd(), &staged, make)?;
         let over = vacancy == Vacancy::Whiteout;
         if over && make.kind() == Kind::Dir {
-            set_mark(staged.at(), self.stack.ns.opaque(), b"y")?;
+            self.shut(staged.at(), parent, name)?;
         }
         self.publish(staged, fd.as_fd(), name, make.kind(), vacancy)
     }
@@ -314,7 +315,7 @@ impl Union {
             return Err(Error::NotPermitted);
         }
         let dir = self.inode(parent)?;
-        self.may_add_name(&dir)?;
+        self.may_add_name(&dir, name)?;
         self.may_change(&inode)?;
         self.copy_up_dir(&dir)?;
         // A metacopy finds its data by where it is; with two names it takes the data along.

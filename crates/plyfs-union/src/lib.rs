@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod attr;
+mod by_name;
 mod cache;
 mod caller;
 mod config;

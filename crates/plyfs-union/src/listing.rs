@@ -3,6 +3,7 @@ use std::cmp::Ordering;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
+use plyfs_format::aufs::{self, AufsName};
 use plyfs_format::whiteout;
 use plyfs_layer::Obj;
 use plyfs_sys::stat::{Kind, LayerIno};
@@ -274,8 +275,17 @@ impl Union {
     fn read_upper(&self, obj: &Obj) -> Result<Vec<UpperEntry>> {
         let fd = self.reach.dir_fd(obj)?;
         let list = open::open_dir_for_list(fd.as_fd())?;
+        let by_name = self.deletes_by_name();
         let mut entries = Vec::new();
         dir::for_each::<crate::Error>(list.as_fd(), |entry| {
+            match aufs::classify(entry.name) {
+                AufsName::Whiteout(hidden) if by_name => {
+                    entries.push(hidden_entry(hidden)?);
+                    return Ok(());
+                }
+                AufsName::OpaqueMarker | AufsName::Meta if by_name => return Ok(()),
+                _ => {}
+            }
             let name = Name::new(entry.name)?.to_owned();
             let mut kind = entry.kind;
             let mut shown = true;
@@ -298,6 +308,7 @@ impl Union {
             });
             Ok(())
         })?;
+        // A name may be there twice: something that has it, and what hides it in the lowers.
         entries.sort_unstable_by(|a, b| (a.cookie, &a.name).cmp(&(b.cookie, &b.name)));
         Ok(entries)
     }
@@ -387,6 +398,16 @@ impl Union {
             }
         }
     }
+}
+
+/// The entry of a name that `.wh.NAME` hides.
+fn hidden_entry(hidden: &[u8]) -> Result<UpperEntry> {
+    Ok(UpperEntry {
+        cookie: cookie_of(hidden),
+        name: Name::new(hidden)?.to_owned(),
+        ino: 0,
+        kind: None,
+    })
 }
 
 /// The topmost lower object of a listed name.

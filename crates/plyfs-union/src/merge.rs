@@ -54,6 +54,8 @@ struct Search {
     marks: FileMarks,
     chase: Chase,
     stop: bool,
+    /// The upper says by a name that lowers have no say.
+    hidden: bool,
     no_marks: bool,
     /// Whether the directory asked is the deepest of those that merge here.
     deepest: bool,
@@ -71,6 +73,7 @@ impl Search {
             marks: FileMarks::default(),
             chase: Chase::SameName,
             stop: false,
+            hidden: false,
             no_marks: false,
             deepest: false,
         }
@@ -129,9 +132,14 @@ impl Union {
         let mut search = Search::new();
         search.no_marks = ask == Ask::NoMarks && self.stack.index.is_none();
         if let Some(upper) = dir.upper().filter(|_| ask != Ask::Lowers) {
+            if self.is_reserved(name) {
+                return Ok(None);
+            }
             let fd = self.reach.dir_fd(upper)?;
+            search.hidden = self.is_hidden_by_name(fd.as_fd(), name)?;
             match probe(fd.as_fd(), name, self.stack.ns, false)? {
                 Probe::Whiteout => return Ok(None),
+                Probe::Absent if search.hidden => return Ok(None),
                 Probe::Absent => {}
                 Probe::Found(found) => {
                     let at = At::entry(fd.as_fd(), name);
@@ -161,7 +169,8 @@ impl Union {
                 s.want_dir = true;
                 let marks = dir_marks(at, self.stack.ns)?;
                 s.impure = marks.impure;
-                s.stop = marks.opaque == Opaque::Opaque;
+                s.stop =
+                    marks.opaque == Opaque::Opaque || s.hidden || self.is_opaque_by_name(at)?;
                 if dir.has_lower() || self.options.redirect_dir != RedirectDir::NoFollow {
                     self.follow(s, marks.redirect)?;
                 }

@@ -129,7 +129,12 @@ impl Union {
     }
 
     /// A name may be made in a directory.
-    pub(crate) fn may_add_name(&self, dir: &Inode) -> Result<()> {
+    pub(crate) fn may_add_name(&self, dir: &Inode, name: &Name) -> Result<()> {
+        if self.is_reserved(name) {
+            return Err(Error::Invalid(
+                "names with .wh. are deletions in this upper",
+            ));
+        }
         refuse(self.protection(dir)?.immutable)
     }
 

@@ -165,6 +165,12 @@ impl Union {
         let fd = self.reach.dir_fd(dir_obj)?;
         match (in_upper, whiteout) {
             (true, false) => make::unlink(fd.as_fd(), name)?,
+            _ if self.deletes_by_name() => {
+                plyfs_layer::hide(fd.as_fd(), name)?;
+                if in_upper {
+                    make::unlink(fd.as_fd(), name)?;
+                }
+            }
             (true, true) => {
                 let work = &self.writable()?.upper.work;
                 drop(work.stage_whiteout()?.publish_over(fd.as_fd(), name)?);
@@ -279,14 +285,21 @@ impl Union {
         let dir_obj = dir.upper().ok_or(Error::ReadOnly)?;
         let fd = self.reach.dir_fd(dir_obj)?;
         let work = &self.writable()?.upper.work;
+        let by_name = self.deletes_by_name();
+        if whiteout && by_name {
+            plyfs_layer::hide(fd.as_fd(), name)?;
+        }
         let Some(obj) = gone.upper() else {
-            return Ok(work.make_whiteout(fd.as_fd(), name)?);
+            return match by_name {
+                true => Ok(()),
+                false => Ok(work.make_whiteout(fd.as_fd(), name)?),
+            };
         };
         let mut place = obj.place_mut();
         if let Some(victim) = &mut victim {
             victim.keep(self, &place, dir_obj, name)?;
         }
-        if whiteout {
+        if whiteout && !by_name {
             work.stage_whiteout()?.publish_exchange(fd.as_fd(), name)?;
         } else {
             match make::rmdir(fd.as_fd(), name) {
@@ -310,7 +323,7 @@ impl Union {
         let fd = self.reach.dir_fd(dir_obj)?;
         let work = &self.writable()?.upper.work;
         let staged = work.stage_dir()?;
-        plyfs_layer::set_mark(staged.at(), self.stack.ns.opaque(), b"y")?;
+        self.shut(staged.at(), dir, name)?;
         Ok(staged.publish_exchange(fd.as_fd(), name)?)
     }
 

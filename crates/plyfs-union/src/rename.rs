@@ -132,7 +132,7 @@ impl Union {
                 self.may_drop_names(new.dir)?;
                 self.may_change(node)?;
             }
-            None => self.may_add_name(new.dir)?,
+            None => self.may_add_name(new.dir, new.name)?,
         }
         self.may_change(old.node().ok_or(Error::NotFound)?)
     }
@@ -222,6 +222,16 @@ impl Union {
                 Rename::empty()
             });
         }
+        if self.deletes_by_name() {
+            // Before the move: what the upper has under the old name shows until it goes.
+            self.hide_lower(old.dir, old.name)?;
+            let swap = new.whiteout && old.is_dir();
+            return Ok(if swap {
+                Rename::EXCHANGE
+            } else {
+                Rename::empty()
+            });
+        }
         if new.whiteout {
             return Ok(Rename::EXCHANGE);
         }
@@ -267,6 +277,9 @@ impl Union {
             return self.set_redirect(moved, from, to);
         }
         if to.dir.has_lower() {
+            if self.deletes_by_name() {
+                return self.hide_lower(to.dir, to.name);
+            }
             self.reach
                 .with(obj, |at| set_mark(at, self.stack.ns.opaque(), b"y"))?;
         }

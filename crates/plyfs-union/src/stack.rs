@@ -6,10 +6,11 @@ use plyfs_format::ino::Xino;
 use plyfs_format::names::XattrNamespace;
 use plyfs_format::opaque::Opaque;
 use plyfs_format::origin::Origin;
-use plyfs_layer::{LayerIdx, LayerRoot, Obj, Upper, dir_marks};
+use plyfs_layer::{Deletions, LayerIdx, LayerRoot, Obj, Upper, dir_marks};
 use plyfs_sys::stat::{LayerIno, Stat};
 use plyfs_sys::{At, Result, SysError, process};
 
+use crate::by_name;
 use crate::config::{OpenError, UnionConfig, UnionOptions, UpperRoots};
 use crate::filesystems::Filesystems;
 use crate::index::Index;
@@ -37,6 +38,8 @@ pub(crate) struct Stack {
     /// Where the overlay's own xattrs are.
     pub(crate) ns: XattrNamespace,
     pub(crate) index: Option<Index>,
+    /// What is deleted in the upper is told by names.
+    pub(crate) deletes_by_name: bool,
     /// Upper and workdir, which may lie in a lower.
     pub(crate) written: Vec<LayerIno>,
     filesystems: Filesystems,
@@ -69,12 +72,14 @@ impl Stack {
             .as_ref()
             .map(|roots| open_upper(roots, &options))
             .transpose()?;
+        let deletions = upper.iter().zip(&opened).map(|(r, u)| deletions(r, u));
+        let deletes_by_name = deletions.last().transpose()? == Some(Deletions::Names);
         let known = opened.as_ref().and_then(|u| u.caps.xattr);
         let ns = known
             .or(options.xattr_namespace)
             .unwrap_or_else(readable_namespace);
         let index = match &upper {
-            Some(roots) if options.index && known.is_some() => {
+            Some(roots) if options.index && !deletes_by_name => {
                 open_index(roots, lowers.first(), &filesystems, ns)?
             }
             _ => None,
@@ -100,6 +105,7 @@ impl Stack {
             stat_marks,
             ns,
             index,
+            deletes_by_name,
             written,
             filesystems,
             xino: (count > 1).then(|| Xino::for_filesystems(count)),
@@ -152,6 +158,11 @@ fn stat_marks(
     };
     let below = lowers.iter().map(found);
     std::iter::once(Ok(own)).chain(below).collect()
+}
+
+/// How the upper tells what is deleted; see [`by_name`].
+fn deletions(roots: &UpperRoots, upper: &Upper) -> OpenResult<Deletions> {
+    by_name::choose(roots.upper.as_fd(), upper.caps).map_err(layer_error(roots.upper.path()))
 }
 
 fn open_upper(roots: &UpperRoots, options: &UnionOptions) -> OpenResult<Upper> {

@@ -6,6 +6,7 @@ use plyfs_layer::{LayerIdx, Reach, dir_marks};
 use plyfs_sys::SysError;
 use plyfs_sys::stat::Kind;
 
+use crate::by_name;
 use crate::cache::ByteCache;
 use crate::config::{OpenError, UnionConfig, UnionOptions};
 use crate::files::OpenFiles;
@@ -51,13 +52,16 @@ pub struct Union {
 
 impl Union {
     /// Opens the merged view: takes over the workdir, clears it and finds out what the file
-    /// systems can do. Nothing outside the workdir is written.
+    /// systems can do. Besides, the root of the upper gets the marks that say how it is written.
     ///
     /// # Errors
     /// See [`OpenError`].
     pub fn open(config: UnionConfig) -> std::result::Result<Arc<Self>, OpenError> {
-        let options = config.options.clone();
+        let mut options = config.options.clone();
         let stack = Stack::open(config)?;
+        if stack.deletes_by_name {
+            by_name::without_marks(&mut options);
+        }
         let union = Self {
             stack,
             table: Table::new(),

@@ -3,6 +3,7 @@ use std::sync::Arc;
 
 use plyfs_format::{acl, names};
 use plyfs_layer::LayerIdx;
+use plyfs_sys::Errno;
 use plyfs_sys::xattr::{self, SetFlags};
 
 use crate::caller::Capability;
@@ -24,8 +25,12 @@ impl Union {
         }
         let top = inode.top().ok_or(Error::Stale)?;
         let disk = self.stack.xattr_to_disk(top.layer(), name);
-        let value = self.reach.with(top, |at| xattr::get_strict(at, &disk))?;
-        self.value_from_disk(name, value)
+        match self.reach.with(top, |at| xattr::get_strict(at, &disk)) {
+            // The kernel asks before it judges by the mode, and "none can be here" to it is a
+            // failure, not an answer (`fuse_get_acl()`).
+            Err(e) if is_acl(name) && e.errno() == Errno::EOPNOTSUPP => Err(Error::NoData),
+            value => self.value_from_disk(name, value?),
+        }
     }
 
     /// The names of all extended attributes `caller` may see, each followed by a NUL; `trusted.`

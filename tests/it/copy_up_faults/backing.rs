@@ -12,11 +12,11 @@ use crate::support::run;
 
 /// A file system mounted in the directory of a stack; it goes with the value, the stack after it.
 #[derive(Debug)]
-pub(super) struct Backing(PathBuf);
+pub(crate) struct Backing(PathBuf);
 
 impl Backing {
     /// A tmpfs that takes `bytes`.
-    pub(super) fn tmpfs(stack: &Stack, bytes: usize) -> Self {
+    pub(crate) fn tmpfs(stack: &Stack, bytes: usize) -> Self {
         let dir = stack.dir().join("backing");
         fs::create_dir(&dir).unwrap();
         let options = format!("size={bytes},mode=755");
@@ -25,8 +25,17 @@ impl Backing {
         Self(dir)
     }
 
+    /// A ramfs, which takes no extended attribute at all.
+    pub(crate) fn ramfs(stack: &Stack) -> Self {
+        let dir = stack.dir().join("backing");
+        fs::create_dir(&dir).unwrap();
+        let kind = Some("ramfs");
+        mount(kind, &dir, kind, MsFlags::empty(), Some("mode=755")).unwrap();
+        Self(dir)
+    }
+
     /// A file system in a sparse image; `words` go to mkfs, `options` to mount.
-    pub(super) fn image(
+    pub(crate) fn image(
         stack: &Stack,
         kind: &str,
         size: &str,
@@ -53,18 +62,18 @@ impl Backing {
     }
 
     /// Where it is mounted.
-    pub(super) fn dir(&self) -> &Path {
+    pub(crate) fn dir(&self) -> &Path {
         &self.0
     }
 
     /// Moves the empty upper and workdir of a stack here.
-    pub(super) fn take_upper(self, stack: &Stack) -> Self {
+    pub(crate) fn take_upper(self, stack: &Stack) -> Self {
         self.take("upper", &stack.upper())
             .take("work", &stack.work())
     }
 
     /// Moves an empty directory of a stack here.
-    pub(super) fn take(self, name: &str, place: &Path) -> Self {
+    pub(crate) fn take(self, name: &str, place: &Path) -> Self {
         let target = self.0.join(name);
         fs::create_dir(&target).unwrap();
         fs::remove_dir(place).unwrap();
@@ -73,14 +82,14 @@ impl Backing {
     }
 
     /// How many bytes can still be written, when everything is on disk and given back.
-    pub(super) fn free(&self) -> u64 {
+    pub(crate) fn free(&self) -> u64 {
         nix::unistd::syncfs(File::open(&self.0).unwrap()).unwrap();
         let found = statvfs(&self.0).unwrap();
         found.blocks_available() * found.fragment_size()
     }
 
     /// Leaves no more than about `bytes` free; the file that takes the rest can be removed.
-    pub(super) fn fill(&self, bytes: u64) -> PathBuf {
+    pub(crate) fn fill(&self, bytes: u64) -> PathBuf {
         let path = self.0.join("filler");
         let file = File::create(&path).unwrap();
         let mut len = 0;

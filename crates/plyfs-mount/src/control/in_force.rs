@@ -57,17 +57,44 @@ impl InForce {
 pub fn options(spec: &MountSpec, union: &Union) -> Vec<InForce> {
     let mut all = of_spec(spec);
     if let Some(caps) = union.upper_caps() {
-        all.extend(of_caps(spec, caps));
-        if spec.union.index && !union.has_index() {
-            let off = InForce::new("index", "off", Why::Probed);
-            all.retain(|o| o.name != "index");
-            all.push(off.noting("asked for, but the layers have no file handles or xattrs"));
+        let marks = !union.deletes_by_name();
+        all.extend(of_caps(spec, caps, marks));
+        let lacks_marks = "asked for, but the upper takes no marks";
+        let lacks_index = "asked for, but the layers have no file handles or xattrs";
+        for (name, asked, off, why) in [
+            (
+                "index",
+                spec.union.index && !union.has_index(),
+                "off",
+                lacks_index,
+            ),
+            (
+                "metacopy",
+                spec.union.metacopy && !marks,
+                "off",
+                lacks_marks,
+            ),
+            (
+                "redirect_dir",
+                makes_redirects(spec) && !marks,
+                "follow",
+                lacks_marks,
+            ),
+        ] {
+            if asked {
+                all.retain(|o| o.name != name);
+                all.push(InForce::new(name, off, Why::Probed).noting(why));
+            }
         }
     } else {
         let ns = namespace_name(union.xattr_namespace());
         all.push(InForce::new("xattrs", ns, Why::Probed).noting("no upper: only read"));
     }
     all
+}
+
+fn makes_redirects(spec: &MountSpec) -> bool {
+    spec.union.redirect_dir == RedirectDir::On
 }
 
 fn on(value: bool) -> &'static str {
@@ -202,8 +229,22 @@ fn namespace_name(ns: XattrNamespace) -> &'static str {
     }
 }
 
+/// Why the upper cannot have the kernel's whiteouts and opaque marks.
+fn no_devices(caps: Caps) -> &'static str {
+    match caps {
+        Caps { xattr: None, .. } => "no xattr could say that a directory is opaque",
+        Caps {
+            whiteout: false, ..
+        } => "char 0:0 cannot be made here",
+        Caps {
+            exchange: false, ..
+        } => "names cannot change places in one step (RENAME_EXCHANGE)",
+        _ => "as it was when the upper was new",
+    }
+}
+
 /// What was found out about the upper decides the formats.
-fn of_caps(spec: &MountSpec, caps: Caps) -> Vec<InForce> {
+fn of_caps(spec: &MountSpec, caps: Caps, marks: bool) -> Vec<InForce> {
     let given = spec.union.xattr_namespace.is_some();
     let xattrs = match caps.xattr {
         Some(ns) if given => InForce::new("xattrs", namespace_name(ns), Why::Given),
@@ -211,12 +252,11 @@ fn of_caps(spec: &MountSpec, caps: Caps) -> Vec<InForce> {
         None => InForce::new("xattrs", "none", Why::Probed)
             .noting("the upper's file system takes none of the overlay's marks"),
     };
-    let whiteouts = match (caps.whiteout, caps.rename_whiteout) {
+    let whiteouts = match (marks, caps.rename_whiteout) {
         (true, true) => InForce::new("whiteouts", "char 0:0", Why::Probed)
             .noting("RENAME_WHITEOUT makes them in one step"),
         (true, false) => InForce::new("whiteouts", "char 0:0", Why::Probed),
-        (false, _) => InForce::new("whiteouts", "no mknod", Why::Probed)
-            .noting("char 0:0 cannot be made here"),
+        (false, _) => InForce::new("whiteouts", ".wh.NAME", Why::Probed).noting(no_devices(caps)),
     };
     let exchange = InForce::new("exchange", on(caps.exchange), Why::Probed);
     vec![xattrs, whiteouts, exchange]

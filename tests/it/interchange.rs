@@ -5,9 +5,10 @@
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 
+use nix::errno::Errno;
 use plyfs_testkit::{Rules, Stack, mount_kernel, mount_plyfs, need_fuse, need_overlay, snapshot};
 
-use crate::support::{names, on_plyfs, run, same};
+use crate::support::{errno, names, on_plyfs, run, same};
 
 #[test]
 fn whiteouts_and_opaque_marks_are_the_kernels() {
@@ -160,4 +161,33 @@ fn whiteouts_by_name_are_read() {
             assert_eq!(names(m.join("d")), ["new"]);
         },
     );
+}
+
+#[test]
+fn an_upper_of_fuse_overlayfs_is_gone_on_with() {
+    need_fuse!();
+    // As fuse-overlayfs 1.10 leaves `rm -r d; mkdir d; echo own >d/own; rm f`.
+    let stack = Stack::planted(&["f d/a\nf d/s/b\nf f"]);
+    let upper = stack.upper();
+    fs::create_dir(upper.join("d")).unwrap();
+    xattr::set(upper.join("d"), "trusted.overlay.opaque", b"y").unwrap();
+    fs::write(upper.join("d/.wh..wh..opq"), "").unwrap();
+    fs::write(upper.join("d/own"), "own").unwrap();
+    run(&upper, "mknod", &["d/.wh..opq", "c", "0", "0"]);
+    run(&upper, "mknod", &["f", "c", "0", "0"]);
+    let m = mount_plyfs(&stack, "");
+    assert_eq!(names(m.path()), ["d"]);
+    assert_eq!(names(m.join("d")), ["own"]);
+    let marker = m.join("d/.wh..wh..opq");
+    assert!(!marker.exists());
+    assert_eq!(errno(fs::write(&marker, "")), Errno::EINVAL);
+    fs::create_dir(m.join("new")).unwrap();
+    fs::remove_file(m.join("d/own")).unwrap();
+    fs::rename(m.join("new"), m.join("d")).unwrap();
+    assert_eq!(names(m.join("d")), Vec::<String>::new());
+    fs::remove_dir(m.join("d")).unwrap();
+    m.unmount();
+    let m = mount_plyfs(&stack, "");
+    assert_eq!(names(m.path()), Vec::<String>::new());
+    m.unmount();
 }

@@ -24,6 +24,7 @@ mod lookup;
 mod mount_program;
 mod nested;
 mod never_written;
+mod ordinary_user;
 mod owner;
 mod packaging;
 mod place;

@@ -1,7 +1,7 @@
 //! What a mount tells about itself: status, ls, the control socket, signals and the log.
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
@@ -325,4 +325,50 @@ fn the_log_goes_where_it_is_sent() {
     );
     let out = plyfs(&["--log", "a=b=c", "ls"]);
     assert_eq!(out.status.code(), Some(2));
+}
+
+/// A field of an entry as journald gets it: `NAME`, a newline, the length in eight bytes, the value.
+fn journal_field(entry: &[u8], name: &str) -> Option<String> {
+    let head = [name.as_bytes(), b"\n"].concat();
+    let at = entry.windows(head.len()).position(|w| w == head)? + head.len();
+    let len = entry.get(at..at + 8)?.try_into().ok()?;
+    let len = usize::try_from(u64::from_le_bytes(len)).ok()?;
+    entry.get(at + 8..at + 8 + len).map(text)
+}
+
+/// journald, as far as a daemon sees it: a socket that takes datagrams.
+#[test]
+fn a_daemon_logs_to_the_journal() {
+    need_fuse!();
+    let stack = Stack::planted(&["f a = 1"]);
+    // In this test's own mount namespace.
+    nix::mount::mount(
+        Some("tmpfs"),
+        "/run",
+        Some("tmpfs"),
+        nix::mount::MsFlags::empty(),
+        Some("mode=755"),
+    )
+    .unwrap();
+    std::fs::create_dir_all("/run/systemd/journal").unwrap();
+    let journal = UnixDatagram::bind("/run/systemd/journal/socket").unwrap();
+    journal
+        .set_read_timeout(Some(std::time::Duration::from_secs(30)))
+        .unwrap();
+    let options = stack.options("slow=0.000001").into_string().unwrap();
+    let mnt = stack.mnt();
+    ok(&["-o", &options, mnt.to_str().unwrap()]);
+    assert_eq!(read(mnt.join("a")), "1");
+    let mut buffer = vec![0; 64 << 10];
+    let entry = loop {
+        let len = journal.recv(&mut buffer).expect("no entry came");
+        let entry = buffer[..len].to_vec();
+        if journal_field(&entry, "MESSAGE").is_some_and(|m| m.starts_with("slow ")) {
+            break entry;
+        }
+    };
+    let field = |name: &str| journal_field(&entry, name);
+    assert_eq!(field("SYSLOG_IDENTIFIER").as_deref(), Some("plyfs"));
+    assert_eq!(field("PRIORITY").as_deref(), Some("4"));
+    ok(&["umount", mnt.to_str().unwrap()]);
 }

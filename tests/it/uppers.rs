@@ -46,21 +46,18 @@ fn work(m: &Path) {
     exchange(&m.join("freshdir"), &m.join("swap"));
 }
 
-/// What the work leaves where the upper is on an ordinary disk.
-fn wanted() -> Tree {
+/// What the work leaves where the upper is on an ordinary disk, and how to compare with it.
+fn wanted() -> (Tree, Rules) {
+    let rules = Rules {
+        written_since: Some(written_in_this_test()),
+        ..Rules::default()
+    };
     let stack = Stack::planted(&LOWERS);
     let m = mount_plyfs(&stack, "");
     work(m.path());
     let tree = snapshot(m.path());
     m.unmount();
-    tree
-}
-
-fn rules() -> Rules {
-    Rules {
-        written_since: Some(written_in_this_test()),
-        ..Rules::default()
-    }
+    (tree, rules)
 }
 
 fn in_force(mountpoint: &Path, name: &str) -> (Value, Value) {
@@ -85,14 +82,19 @@ fn find<'a>(value: &'a Value, name: &str) -> Option<&'a Value> {
 }
 
 /// Does the work on an upper in `backing`; the same is seen, at once and after a remount.
-fn the_same_on(kind: &str, wanted: &Tree, whiteouts: &str, make: impl Fn(&Stack) -> Backing) {
+fn the_same_on(
+    kind: &str,
+    wanted: &(Tree, Rules),
+    whiteouts: &str,
+    make: impl Fn(&Stack) -> Backing,
+) {
     let stack = Stack::planted(&LOWERS);
     let backing = make(&stack).take_upper(&stack);
     let m = mount_plyfs(&stack, "redirect_dir=off");
     assert_eq!(in_force(m.path(), "whiteouts").0, whiteouts, "{kind}");
     work(m.path());
     let got = snapshot(m.path());
-    same(kind, wanted, &got, &rules());
+    same(kind, &wanted.0, &got, &wanted.1);
     m.unmount();
     let m = mount_plyfs(&stack, "");
     same(

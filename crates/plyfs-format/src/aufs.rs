@@ -38,11 +38,6 @@ pub fn classify(name: &[u8]) -> AufsName<'_> {
     }
 }
 
-/// Whether a name in a layer that speaks AUFS is not to be seen.
-pub fn is_reserved(name: &[u8]) -> bool {
-    classify(name) != AufsName::Plain
-}
-
 /// The name that `.wh.NAME` hides, `None` for every other name.
 pub fn whited_out(name: &[u8]) -> Option<&[u8]> {
     match classify(name) {

@@ -5,7 +5,7 @@
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
-use plyfs_format::aufs;
+use plyfs_format::aufs::{AufsName, classify};
 use plyfs_layer::{
     Caps, Deletions, has_opaque_marker, hide, is_by_name, is_hidden, set_by_name, set_mark,
 };
@@ -43,9 +43,14 @@ impl Union {
         self.stack.deletes_by_name
     }
 
-    /// Whether `name` cannot be anybody's, as it says what is deleted.
+    /// Whether `name` cannot be anybody's, as it says what is deleted. fuse-overlayfs leaves the
+    /// opaque marker beside the opaque mark in every upper.
     pub(crate) fn is_reserved(&self, name: &Name) -> bool {
-        self.deletes_by_name() && aufs::is_reserved(name.as_bytes())
+        match classify(name.as_bytes()) {
+            AufsName::Plain => false,
+            AufsName::OpaqueMarker => true,
+            AufsName::Whiteout(_) | AufsName::Meta => self.deletes_by_name(),
+        }
     }
 
     /// Whether the upper directory `dir` says by a name that lowers have no say under `name`.

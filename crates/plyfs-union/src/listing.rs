@@ -283,7 +283,8 @@ impl Union {
                     entries.push(hidden_entry(hidden)?);
                     return Ok(());
                 }
-                AufsName::OpaqueMarker | AufsName::Meta if by_name => return Ok(()),
+                AufsName::OpaqueMarker => return Ok(()),
+                AufsName::Meta if by_name => return Ok(()),
                 _ => {}
             }
             let name = Name::new(entry.name)?.to_owned();

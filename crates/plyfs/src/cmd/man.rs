@@ -12,6 +12,9 @@ use plyfs_mount::options::{Meaning, OPTIONS, OptionDef, Takes};
 use crate::args::Cli;
 use crate::options_text;
 
+/// When what the pages say last changed; the same sources make the same pages.
+const DATE: &str = "2026-11-29";
+
 /// `plyfs man`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct ManArgs {
@@ -50,6 +53,7 @@ fn pages(command: &clap::Command, dir: &Path) -> anyhow::Result<()> {
     let name = command.get_display_name().unwrap_or(command.get_name());
     let page = clap_mangen::Man::new(command.clone())
         .manual("plyfs")
+        .date(DATE)
         .source(concat!("plyfs ", env!("CARGO_PKG_VERSION")));
     let mut text = Vec::new();
     page.render(&mut text)?;
@@ -68,7 +72,7 @@ fn write(path: &Path, text: &[u8]) -> anyhow::Result<()> {
 fn mount_page() -> Vec<u8> {
     let mut page = Roff::new();
     let source = concat!("plyfs ", env!("CARGO_PKG_VERSION"));
-    page.control("TH", ["mount.plyfs", "8", "", source, "plyfs"]);
+    page.control("TH", ["mount.plyfs", "8", DATE, source, "plyfs"]);
     page.control("SH", ["NAME"]);
     page.text([roman(
         "mount.plyfs - mount a stack of layers by mount(8) or as a mount program",

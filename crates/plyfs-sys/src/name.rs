@@ -2,6 +2,7 @@
 use std::borrow::Borrow;
 use std::fmt;
 use std::ops::Deref;
+use std::sync::Arc;
 
 use crate::error::{Errno, Result, SysError};
 
@@ -54,9 +55,9 @@ impl ToOwned for Name {
     }
 }
 
-/// An owned [`Name`].
+/// An owned [`Name`]; clones share the bytes.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct NameBuf(Box<[u8]>);
+pub struct NameBuf(Arc<[u8]>);
 
 impl Deref for NameBuf {
     type Target = Name;

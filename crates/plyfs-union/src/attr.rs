@@ -90,9 +90,13 @@ impl Union {
     }
 
     pub(crate) fn attr_of(&self, inode: &Arc<Inode>) -> Result<Attr> {
-        let top = inode.top().ok_or(Error::Stale)?;
-        let found = self.stat_obj(top)?;
+        let found = self.stat_top(inode)?;
         self.show(inode, &found)
+    }
+
+    /// Attributes of the object that the view shows of an inode.
+    pub(crate) fn stat_top(&self, inode: &Inode) -> Result<Stat> {
+        self.stat_obj(&*inode.top().ok_or(Error::Stale)?)
     }
 
     /// Attributes of an object of a layer.
@@ -108,7 +112,7 @@ impl Union {
         if inode.is_metacopy()
             && let Some(data) = inode.data()
         {
-            blocks = self.stat_obj(data)?.blocks;
+            blocks = self.stat_obj(&data)?.blocks;
         }
         Ok(Attr {
             ino: inode.st_ino(),
@@ -180,7 +184,7 @@ impl Union {
     /// change time has moved (a name came or went), and then there is nothing to copy up.
     fn set_mtime(&self, inode: &Arc<Inode>, to: Time) -> Result<Attr> {
         let top = inode.top().ok_or(Error::Stale)?;
-        let mut found = self.stat_obj(top)?;
+        let mut found = self.stat_obj(&top)?;
         if found.mtime == to && self.times.shown(inode.id).is_none() {
             return self.show(inode, &found);
         }
@@ -243,7 +247,7 @@ impl Union {
             return Ok(false);
         }
         let top = inode.top().ok_or(Error::Stale)?;
-        Ok(self.stat_obj(top)?.size != size)
+        Ok(self.stat_obj(&top)?.size != size)
     }
 
     fn truncate(&self, caller: &Caller, inode: &Arc<Inode>, size: u64, touch: bool) -> Result<()> {
@@ -297,20 +301,19 @@ impl Union {
     pub fn readlink(&self, node: NodeId) -> Result<Vec<u8>> {
         let inode = self.inode(node)?;
         let top = inode.top().ok_or(Error::Stale)?;
-        Ok(self.reach.with(top, sys_attr::readlink)?)
+        Ok(self.reach.with(&top, sys_attr::readlink)?)
     }
 
     /// The raw value of an xattr of the inode's topmost object, for the engine's own use.
     pub(crate) fn raw_xattr(&self, inode: &Inode, name: &[u8]) -> Result<Option<Vec<u8>>> {
         let top = inode.top().ok_or(Error::Stale)?;
-        Ok(self.reach.with(top, |at| xattr::get(at, name))?)
+        Ok(self.reach.with(&top, |at| xattr::get(at, name))?)
     }
 }
 
 impl Union {
     fn nlink(&self, inode: &Inode, found: &Stat) -> Result<u32> {
-        if inode.upper().is_some() && inode.index.name.get().is_some() && inode.key.lock().is_some()
-        {
+        if inode.upper().is_some() && inode.index_name().is_some() && inode.is_findable() {
             return self.union_nlink(inode, found);
         }
         if inode.kind == Kind::Dir && self.options.static_nlink {
@@ -324,10 +327,10 @@ impl Union {
 /// layer alone knows its subdirectories; 0 for a lower file whose only name has been removed.
 fn real_nlink(inode: &Inode, found: &Stat) -> u32 {
     if inode.kind == Kind::Dir {
-        let merged = inode.has_lower() && inode.upper().is_some() || inode.lowers.len() > 1;
+        let merged = inode.has_lower() && inode.upper().is_some() || inode.lowers.dirs().len() > 1;
         return if merged { 1 } else { found.nlink };
     }
-    let unlinked = inode.upper().is_none() && inode.key.lock().is_none();
+    let unlinked = inode.upper().is_none() && !inode.is_findable();
     if unlinked {
         found.nlink.saturating_sub(1)
     } else {

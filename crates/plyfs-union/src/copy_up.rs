@@ -12,7 +12,7 @@ use plyfs_sys::open::Access;
 use plyfs_sys::stat::{Kind, Stat};
 use plyfs_sys::{At, Errno, Name, copy, io, stat, xattr};
 
-use crate::inode::{Inode, Key};
+use crate::inode::{Inode, KnownBy};
 use crate::owner::{NewStat, is_acl};
 use crate::stack::UpperLayer;
 use crate::{Error, Result, Union};
@@ -77,7 +77,7 @@ impl Union {
             drop(one_at_a_time);
             return self.complete_metacopy(inode, need);
         }
-        let top = Arc::clone(inode.lowers.first().ok_or(Error::Stale)?);
+        let top = inode.lowers.first().ok_or(Error::Stale)?;
         let found = self.stat_obj(&top)?;
         let upper = self.writable()?;
         let metacopy = self.wants_metacopy(upper, inode, &found, need);
@@ -86,7 +86,7 @@ impl Union {
         if metacopy {
             self.mark_metacopy(&staged, found.size)?;
         }
-        self.finish_copy(&staged, &top, &found, inode.index.wanted)?;
+        self.finish_copy(&staged, &top, &found, inode.goes_to_index())?;
         self.copy_flags(&top, &found, &staged)?;
         if inode.kind == Kind::File
             && !self.options.volatile
@@ -95,7 +95,7 @@ impl Union {
         {
             io::fsync(file, false)?;
         }
-        if inode.index.wanted {
+        if inode.goes_to_index() {
             self.publish_in_index(inode, staged)?;
             self.invalidate(inode.id);
             return Ok(());
@@ -153,7 +153,9 @@ impl Union {
                 let limit = need.limit(found.size);
                 if limit > 0 {
                     let data = inode.data().ok_or(Error::Stale)?;
-                    let src = self.reach.open_file(data, Access::READ | Access::NOATIME)?;
+                    let src = self
+                        .reach
+                        .open_file(&data, Access::READ | Access::NOATIME)?;
                     let dst = staged.file().ok_or(Error::Stale)?;
                     self.copy_data(inode, src.as_fd(), dst, limit)?;
                     if limit < found.size {
@@ -166,7 +168,7 @@ impl Union {
             Kind::Dir => work.stage_dir()?,
             Kind::Symlink => {
                 let top = inode.top().ok_or(Error::Stale)?;
-                work.stage_symlink(&self.reach.with(top, sys_attr::readlink)?)?
+                work.stage_symlink(&self.reach.with(&top, sys_attr::readlink)?)?
             }
             kind => {
                 let (kind, rdev) = self.backing_kind(kind, found.rdev);
@@ -272,11 +274,10 @@ impl Union {
             if let Err(e) = sys_attr::utimens(At::object(&dir), atime, mtime) {
                 tracing::warn!("restoring the times of a directory after copy-up: {e}");
             }
-            let id = copy.id();
-            let obj = self.upper_obj(&copy, &dir_obj, &name);
+            let obj = self.upper_obj(&copy, &dir_obj, name);
             inode.metacopy.store(metacopy, Ordering::Release);
             self.rise(inode, obj, file, Some(found));
-            self.table.rekey(inode, Some(Key::Obj(LayerIdx::UPPER, id)));
+            self.table.rekey(inode, KnownBy::Upper);
             parent.touch_names();
             return Ok(());
         }
@@ -373,7 +374,9 @@ impl Union {
     /// before it leaves a metacopy, whose data is still found in the lower.
     fn fill_metacopy(&self, inode: &Arc<Inode>, dst: BorrowedFd<'_>, limit: u64) -> Result<()> {
         let data = inode.data().ok_or(Error::Stale)?;
-        let src = self.reach.open_file(data, Access::READ | Access::NOATIME)?;
+        let src = self
+            .reach
+            .open_file(&data, Access::READ | Access::NOATIME)?;
         // Writing clears capabilities, which are no concern of those who bring the data.
         let capability = xattr::get(At::object(&dst), CAPABILITY)?;
         self.copy_data(inode, src.as_fd(), dst, limit)?;

@@ -14,8 +14,9 @@ use plyfs_sys::thread::{self, ActAs};
 use plyfs_sys::{At, Errno, Name, SysError, make, open, stat, xattr};
 
 use crate::copy_up::DataNeed;
-use crate::inode::{Inode, Key, Link, Lowers, NodeId, Parts};
+use crate::inode::{Inode, Key, Link, NodeId, Parts};
 use crate::lookup::Entry;
+use crate::lowers::LowerObjs;
 use crate::owner::NewStat;
 use crate::{Caller, Error, Result, Union};
 
@@ -288,19 +289,20 @@ impl Union {
         found: &Stat,
     ) -> Result<crate::InodeRef> {
         let layer = plyfs_layer::LayerIdx::UPPER;
+        let name = name.to_owned();
         let link: Option<Link> = (found.kind() == Kind::Dir)
-            .then(|| self.link_to(dir, name))
+            .then(|| self.link_to(dir, name.clone()))
             .transpose()?;
         let obj = self.upper_obj(found, dir_obj, name);
-        Ok(self.table.intern(Key::Obj(layer, found.id()), || Parts {
+        Ok(self.table.intern(&Key::Obj(layer, found.id()), || Parts {
             kind: found.kind(),
             st_ino: self.stack.st_ino(found.id()),
             upper: Some(obj),
-            lowers: Lowers::new(),
+            lowers: LowerObjs::new(),
             metacopy: false,
             impure: false,
             link,
-            index: crate::index::IndexState::default(),
+            index: None,
         }))
     }
 
@@ -320,7 +322,7 @@ impl Union {
         self.copy_up_dir(&dir)?;
         // A metacopy finds its data by where it is; with two names it takes the data along.
         self.copy_up(&inode, DataNeed::All)?;
-        if inode.key.lock().is_none() {
+        if !inode.is_findable() {
             // Its last name has gone; the nameless copy could be linked and must not be.
             return Err(Error::NotFound);
         }
@@ -331,7 +333,7 @@ impl Union {
         if inode.st_ino() != self.stack.st_ino(obj.id()) {
             self.set_impure(&dir)?;
         }
-        if inode.index.name.get().is_some() {
+        if inode.index_name().is_some() {
             self.count_from(&inode, Base::Upper)?;
         }
         self.link_at(&obj, fd.as_fd(), name, vacancy)?;

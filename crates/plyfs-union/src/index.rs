@@ -18,7 +18,7 @@ use plyfs_sys::attr::{self as sys_attr, SetTime};
 use plyfs_sys::stat::{LayerIno, Stat};
 use plyfs_sys::{At, Errno, Name, NameBuf, SysError, dir, make, open, stat, xattr};
 
-use crate::inode::{Inode, Key};
+use crate::inode::{Inode, KnownBy};
 use crate::merge::Merged;
 use crate::{Error, Result, Union};
 
@@ -31,15 +31,13 @@ pub(crate) struct Index {
     publish: RwLock<()>,
 }
 
-/// What an inode knows of the index.
+/// What an inode knows of the index, where its copy is or would be there.
 #[derive(Debug, Default)]
 pub(crate) struct IndexState {
     /// The name in the index, once there is a copy.
     pub(crate) name: OnceLock<NameBuf>,
     /// Link count of the lower file; it never changes.
     pub(crate) lower_nlink: u32,
-    /// A copy-up goes to the index.
-    pub(crate) wanted: bool,
 }
 
 /// What a lookup found in the index.
@@ -54,16 +52,19 @@ pub(crate) struct IndexFound {
 }
 
 impl IndexFound {
-    pub(crate) fn into_state(self) -> IndexState {
+    /// What an inode keeps of it, if there is anything to keep.
+    pub(crate) fn into_state(self) -> Option<Box<IndexState>> {
+        if !self.wanted {
+            return None;
+        }
         let name = OnceLock::new();
         if let Some(n) = self.name {
             name.get_or_init(|| n);
         }
-        IndexState {
+        Some(Box::new(IndexState {
             name,
             lower_nlink: self.lower_nlink,
-            wanted: self.wanted,
-        }
+        }))
     }
 }
 
@@ -234,7 +235,7 @@ impl Union {
     pub(crate) fn publish_in_index(&self, inode: &Arc<Inode>, staged: Staged<'_>) -> Result<()> {
         let index = self.stack.index.as_ref().ok_or(Error::Stale)?;
         let lower = inode.lowers.first().ok_or(Error::Stale)?;
-        let name = self.index_name_of(lower)?.ok_or(Error::Stale)?;
+        let name = self.index_name_of(&lower)?.ok_or(Error::Stale)?;
         let start = Nlink {
             base: Base::Lower,
             diff: 0,
@@ -245,10 +246,11 @@ impl Union {
         let found = stat::stat(staged.at())?;
         let file = staged.publish_new(fd.as_fd(), &name)?;
         let obj = Obj::found(LayerIdx::UPPER, found.id(), &index.dir, name.clone());
-        inode.index.name.get_or_init(|| name);
+        if let Some(index) = &inode.index {
+            index.name.get_or_init(|| name);
+        }
         self.rise(inode, obj, file, None);
-        self.table
-            .rekey(inode, Some(Key::Obj(LayerIdx::UPPER, found.id())));
+        self.table.rekey(inode, KnownBy::Upper);
         Ok(())
     }
 
@@ -256,7 +258,7 @@ impl Union {
     pub(crate) fn union_nlink(&self, inode: &Inode, found: &Stat) -> Result<u32> {
         let mark = self.raw_xattr(inode, self.stack.ns.nlink().as_bytes())?;
         let parsed = mark.and_then(|m| nlink::parse(&m).ok());
-        let shown = parsed.and_then(|n| n.apply(found.nlink, inode.index.lower_nlink));
+        let shown = parsed.and_then(|n| n.apply(found.nlink, inode.lower_nlink()));
         Ok(shown.unwrap_or(found.nlink.saturating_sub(1)))
     }
 
@@ -269,7 +271,7 @@ impl Union {
         let union = self.union_nlink(inode, &found)?;
         let real = match base {
             Base::Upper => found.nlink,
-            Base::Lower => inode.index.lower_nlink,
+            Base::Lower => inode.lower_nlink(),
         };
         let mark = Nlink::relative(base, union, real).ok_or(Error::Malformed("link count"))?;
         self.reach.with(obj, |at| {
@@ -298,7 +300,7 @@ impl Union {
 
     /// Takes a file whose last name has gone out of the index (`ovl_cleanup_index()`).
     pub(crate) fn drop_from_index(&self, inode: &Arc<Inode>) -> Result<()> {
-        let (Some(index), Some(name)) = (&self.stack.index, inode.index.name.get()) else {
+        let (Some(index), Some(name)) = (&self.stack.index, inode.index_name()) else {
             return Ok(());
         };
         let obj = inode.upper().ok_or(Error::Stale)?;
@@ -309,7 +311,7 @@ impl Union {
         place.remove_name(&index.dir, name);
         place.pinned = Some(pin);
         drop(place);
-        self.table.rekey(inode, None);
+        self.table.rekey(inode, KnownBy::Nothing);
         Ok(())
     }
 }

@@ -1,17 +1,16 @@
 //! One file or directory of the merged view, and what it is made of.
-use std::sync::Arc;
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
 
 use parking_lot::{Mutex, RwLock};
 use plyfs_layer::{LayerIdx, Obj};
 use plyfs_sys::NameBuf;
 use plyfs_sys::stat::{Kind, LayerIno};
-use smallvec::SmallVec;
 
 use crate::index::IndexState;
+use crate::lowers::{LowerObjs, Lowers};
 use crate::protect::KnownProtection;
-use crate::table::InodeRef;
+use crate::table::{Parent, Table};
 
 /// What FUSE calls an inode; given out once and never again in the life of a mount.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -32,17 +31,44 @@ pub enum Key {
     Alias(LayerIdx, LayerIno, NameBuf),
 }
 
+/// Which of its own parts an inode takes its [`Key`] from, so that it need not keep one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum KnownBy {
+    /// No lookup may find it.
+    Nothing,
+    /// The upper object.
+    Upper,
+    /// The topmost lower object.
+    Lower,
+    /// The name of the topmost lower object.
+    Name,
+}
+
+impl KnownBy {
+    pub(crate) fn of(key: &Key) -> Self {
+        match key {
+            Key::Obj(LayerIdx::UPPER, _) => Self::Upper,
+            Key::Obj(..) => Self::Lower,
+            Key::Alias(..) => Self::Name,
+        }
+    }
+
+    fn from_bits(bits: u8) -> Self {
+        let all = [Self::Upper, Self::Lower, Self::Name];
+        let found = all.into_iter().find(|by| *by as u8 == bits);
+        found.unwrap_or(Self::Nothing)
+    }
+}
+
 /// Where in the merged view an inode is: the parent stays known as long as the child is.
 #[derive(Debug)]
 pub(crate) struct Link {
     /// The directory.
-    pub parent: InodeRef,
+    pub parent: Parent,
     /// The name in it.
     pub name: NameBuf,
 }
-
-/// A list of lower objects, topmost first.
-pub(crate) type Lowers = SmallVec<[Arc<Obj>; 1]>;
 
 /// One file or directory of the merged view.
 #[derive(Debug)]
@@ -53,14 +79,16 @@ pub struct Inode {
     pub kind: Kind,
     /// References: lookups the kernel holds, children, operations in progress.
     pub(crate) refs: AtomicU64,
-    /// The key under which the table has it; None once no lookup may find it.
-    pub(crate) key: Mutex<Option<Key>>,
+    /// What makes the key under which the table has it; changed by the table alone.
+    known_by: AtomicU8,
+    /// Held by the table while the key changes.
+    pub(crate) rekeying: Mutex<()>,
     /// What `stat` shows as st_ino.
     st_ino: AtomicU64,
     /// The upper object. Set once and never taken back (B1: a backing only rises).
     upper: OnceLock<Arc<Obj>>,
     /// The lower objects, topmost first: all that merge, for a directory; for a file the topmost,
-    /// followed by the one with the data where the topmost is a metacopy.
+    /// followed by the one with the data where the topmost is a metacopy. They never change.
     pub(crate) lowers: Lowers,
     /// The upper file has attributes only, its data is the lower's.
     pub(crate) metacopy: AtomicBool,
@@ -68,8 +96,8 @@ pub struct Inode {
     pub(crate) copy_up: Mutex<()>,
     /// Where it is. None for the root and for what has been removed.
     pub(crate) link: Mutex<Option<Link>>,
-    /// What it has to do with the index.
-    pub(crate) index: IndexState,
+    /// What it has to do with the index, if anything.
+    pub(crate) index: Option<Box<IndexState>>,
     /// Whether it is immutable or append-only.
     pub(crate) protection: KnownProtection,
     /// What only a directory has.
@@ -77,8 +105,10 @@ pub struct Inode {
 }
 
 /// The state of a directory.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct DirState {
+    /// Where the children give back their counts.
+    pub(crate) table: Weak<Table>,
     /// Held for reading by lookups and listings in the directory, for writing by whoever changes
     /// a name in it. Several are taken by [`crate::lock::lock_dirs`] alone, in ascending `NodeId`.
     pub(crate) names: RwLock<()>,
@@ -96,32 +126,37 @@ pub(crate) struct Parts {
     pub(crate) kind: Kind,
     pub(crate) st_ino: u64,
     pub(crate) upper: Option<Arc<Obj>>,
-    pub(crate) lowers: Lowers,
+    pub(crate) lowers: LowerObjs,
     pub(crate) metacopy: bool,
     pub(crate) impure: bool,
     pub(crate) link: Option<Link>,
-    pub(crate) index: IndexState,
+    pub(crate) index: Option<Box<IndexState>>,
 }
 
 impl Inode {
-    pub(crate) fn new(id: NodeId, key: Key, parts: Parts) -> Self {
+    pub(crate) fn new(id: NodeId, table: &Arc<Table>, known_by: KnownBy, parts: Parts) -> Self {
         let upper = OnceLock::new();
         if let Some(obj) = parts.upper {
             upper.get_or_init(|| obj);
         }
         let dir = (parts.kind == Kind::Dir).then(|| {
-            let state = DirState::default();
-            state.impure.store(parts.impure, Ordering::Relaxed);
-            Box::new(state)
+            Box::new(DirState {
+                table: Arc::downgrade(table),
+                names: RwLock::default(),
+                version: AtomicU64::default(),
+                removed: AtomicBool::default(),
+                impure: AtomicBool::new(parts.impure),
+            })
         });
         Self {
             id,
             kind: parts.kind,
             refs: AtomicU64::new(1),
-            key: Mutex::new(Some(key)),
+            known_by: AtomicU8::new(known_by as u8),
+            rekeying: Mutex::new(()),
             st_ino: AtomicU64::new(parts.st_ino),
             upper,
-            lowers: parts.lowers,
+            lowers: Lowers::new(parts.kind, parts.lowers),
             metacopy: AtomicBool::new(parts.metacopy),
             copy_up: Mutex::new(()),
             link: Mutex::new(parts.link),
@@ -142,10 +177,60 @@ impl Inode {
         self.upper.get_or_init(|| obj);
     }
 
+    /// What the table knows it by; None once no lookup may find it.
+    pub(crate) fn key(&self) -> Option<Key> {
+        self.key_by(self.known_by())
+    }
+
+    /// [`Inode::key`] if it were known by this part of it.
+    pub(crate) fn key_by(&self, by: KnownBy) -> Option<Key> {
+        match by {
+            KnownBy::Nothing => None,
+            KnownBy::Upper => self.upper().map(|obj| Key::Obj(obj.layer(), obj.id())),
+            KnownBy::Lower => self.lowers.first_id().map(|(l, id)| Key::Obj(l, id)),
+            KnownBy::Name => {
+                let (dir, name) = self.lowers.first_place()?;
+                Some(Key::Alias(dir.layer(), dir.id(), name))
+            }
+        }
+    }
+
+    pub(crate) fn has_key(&self, key: &Key) -> bool {
+        KnownBy::of(key) == self.known_by() && self.key().as_ref() == Some(key)
+    }
+
+    /// Whether a lookup may find it.
+    pub(crate) fn is_findable(&self) -> bool {
+        self.known_by() != KnownBy::Nothing
+    }
+
+    fn known_by(&self) -> KnownBy {
+        KnownBy::from_bits(self.known_by.load(Ordering::Acquire))
+    }
+
+    pub(crate) fn set_known_by(&self, by: KnownBy) {
+        self.known_by.store(by as u8, Ordering::Release);
+    }
+
+    /// Whether a copy-up goes to the index.
+    pub(crate) fn goes_to_index(&self) -> bool {
+        self.index.is_some()
+    }
+
+    /// The name in the index, once there is a copy.
+    pub(crate) fn index_name(&self) -> Option<&NameBuf> {
+        self.index.as_ref()?.name.get()
+    }
+
+    /// Link count of the lower file, where the copy is or would be in the index.
+    pub(crate) fn lower_nlink(&self) -> u32 {
+        self.index.as_ref().map_or(0, |index| index.lower_nlink)
+    }
+
     /// The object whose attributes the view shows: the upper, else the topmost lower.
     #[must_use]
-    pub fn top(&self) -> Option<&Arc<Obj>> {
-        self.upper().or_else(|| self.lowers.first())
+    pub fn top(&self) -> Option<Arc<Obj>> {
+        self.upper().cloned().or_else(|| self.lowers.first())
     }
 
     /// Whether the upper file still takes its data from the lower.
@@ -157,9 +242,9 @@ impl Inode {
     /// The object that holds the data of a regular file: the upper unless that is a metacopy,
     /// else the deepest lower found, as metacopies stand above their data.
     #[must_use]
-    pub fn data(&self) -> Option<&Arc<Obj>> {
+    pub fn data(&self) -> Option<Arc<Obj>> {
         match self.upper() {
-            Some(upper) if !self.is_metacopy() => Some(upper),
+            Some(upper) if !self.is_metacopy() => Some(Arc::clone(upper)),
             _ => self.lowers.last(),
         }
     }

@@ -28,14 +28,16 @@ impl Union {
             return Ok(file);
         }
         if data.layer() != LayerIdx::UPPER {
-            let fd = self.reach.open_file(data, Access::READ | Access::NOATIME)?;
+            let fd = self
+                .reach
+                .open_file(&data, Access::READ | Access::NOATIME)?;
             return Ok(self.files.add(inode.id, fd, data.layer(), false));
         }
         // An upper file that is read is often written too: one descriptor serves both.
-        match self.reach.open_file(data, Access::READ | Access::WRITE) {
+        match self.reach.open_file(&data, Access::READ | Access::WRITE) {
             Ok(fd) => Ok(self.files.add(inode.id, fd, data.layer(), true)),
             Err(_) => {
-                let fd = self.reach.open_file(data, Access::READ)?;
+                let fd = self.reach.open_file(&data, Access::READ)?;
                 Ok(self.files.add(inode.id, fd, data.layer(), false))
             }
         }

@@ -23,6 +23,7 @@ mod listing;
 mod lock;
 mod lookup;
 mod lower_index;
+mod lowers;
 mod merge;
 mod owner;
 mod protect;

@@ -237,7 +237,7 @@ impl Union {
             return Ok(index);
         }
         let builder = Builder::new(&self.reach, &self.stack);
-        let index = builder.build(&dir.lowers)?;
+        let index = builder.build(dir.lowers.dirs())?;
         let index = Arc::new(index);
         self.lower_cache
             .put(dir.id, Arc::clone(&index), index.weight());
@@ -414,7 +414,7 @@ fn hidden_entry(hidden: &[u8]) -> Result<UpperEntry> {
 /// The topmost lower object of a listed name.
 fn listed_lower(dir: &Inode, view: &View, entry: &IndexEntry) -> LayerIno {
     let pos = view.lower.positions(entry).next().unwrap_or(0);
-    let dev = dir.lowers.get(pos).map_or(0, |o| o.id().dev);
+    let dev = dir.lowers.dirs().get(pos).map_or(0, |o| o.id().dev);
     LayerIno {
         dev,
         ino: entry.ino,

@@ -2,13 +2,13 @@
 use std::sync::Arc;
 
 use plyfs_layer::{LayerIdx, Obj};
-use plyfs_sys::Name;
 use plyfs_sys::stat::{Kind, Stat};
+use plyfs_sys::{Name, NameBuf};
 
 use crate::attr::Attr;
 use crate::inode::{Inode, Key, Link, NodeId, Parts};
 use crate::merge::{Ask, Merged};
-use crate::table::InodeRef;
+use crate::table::{InodeRef, Parent};
 use crate::{Error, Result, Union};
 
 /// An inode found or made, with its attributes.
@@ -69,20 +69,21 @@ impl Union {
             return Ok(known);
         }
         let st_ino = self.st_ino_of(&merged)?;
+        let name = merged.keep_name(name);
         let upper = match (&merged.upper, dir.upper()) {
             (Some(found), _) if merged.index.no_alias => merged
                 .index
                 .name
                 .as_ref()
                 .and_then(|n| self.index_obj(found.id(), n)),
-            (Some(found), Some(dir_obj)) => Some(self.upper_obj(found, dir_obj, name)),
+            (Some(found), Some(dir_obj)) => Some(self.upper_obj(found, dir_obj, name.clone())),
             _ => None,
         };
         let link = self
             .needs_link(&merged)
-            .then(|| self.link_to(dir, name))
+            .then(|| self.link_to(dir, name.clone()))
             .transpose()?;
-        let node = self.table.intern(key, || Parts {
+        let node = self.table.intern(&key, || Parts {
             kind: merged.kind(),
             st_ino,
             upper,
@@ -93,16 +94,16 @@ impl Union {
             index: merged.index.into_state(),
         });
         if has_alias {
-            self.note_name(dir, name, &node);
+            self.note_name(dir, &name, &node);
         }
         Ok(node)
     }
 
     /// The object of what was found as `name` in an upper directory.
-    pub(crate) fn upper_obj(&self, found: &Stat, dir: &Arc<Obj>, name: &Name) -> Arc<Obj> {
+    pub(crate) fn upper_obj(&self, found: &Stat, dir: &Arc<Obj>, name: NameBuf) -> Arc<Obj> {
         match found.kind() {
             Kind::Dir => self.upper_dirs.obj(found.id(), dir, name),
-            _ => Obj::found(LayerIdx::UPPER, found.id(), dir, name.to_owned()),
+            _ => Obj::found(LayerIdx::UPPER, found.id(), dir, name),
         }
     }
 
@@ -112,12 +113,9 @@ impl Union {
             || (merged.upper.is_none() && self.stack.upper.is_some() && !merged.index.wanted)
     }
 
-    pub(crate) fn link_to(&self, dir: &Arc<Inode>, name: &Name) -> Result<Link> {
-        let parent = self.table.again(dir).ok_or(Error::Stale)?;
-        Ok(Link {
-            parent,
-            name: name.to_owned(),
-        })
+    pub(crate) fn link_to(&self, dir: &Arc<Inode>, name: NameBuf) -> Result<Link> {
+        let parent = Parent::of(dir).ok_or(Error::Stale)?;
+        Ok(Link { parent, name })
     }
 
     /// A known upper object may have been found under a further name.
@@ -149,7 +147,11 @@ impl Union {
             .ok_or(Error::Malformed("nothing was merged"))?;
         let hard_link = merged.kind() != Kind::Dir && merged.top.nlink > 1;
         if hard_link && self.stack.upper.is_some() && !merged.index.wanted {
-            let parent = dir.lowers.iter().find(|o| o.layer() == lower.layer());
+            let parent = dir
+                .lowers
+                .dirs()
+                .iter()
+                .find(|o| o.layer() == lower.layer());
             let parent = parent.map_or(lower.id(), |o| o.id());
             return Ok(Key::Alias(lower.layer(), parent, name.to_owned()));
         }

@@ -10,14 +10,15 @@ use plyfs_sys::{At, Name, NameBuf, stat};
 
 use crate::config::RedirectDir;
 use crate::index::IndexFound;
-use crate::inode::{Inode, Lowers};
+use crate::inode::Inode;
+use crate::lowers::LowerObjs;
 use crate::{Error, Result, Union};
 
 /// What a name means after all layers have been asked.
 #[derive(Debug)]
 pub(crate) struct Merged {
     pub(crate) upper: Option<Stat>,
-    pub(crate) lowers: Lowers,
+    pub(crate) lowers: LowerObjs,
     pub(crate) top: Stat,
     pub(crate) metacopy: bool,
     pub(crate) impure: bool,
@@ -28,6 +29,16 @@ pub(crate) struct Merged {
 impl Merged {
     pub(crate) fn kind(&self) -> Kind {
         self.top.kind()
+    }
+
+    /// `name` to keep, sharing the bytes with the lower object that was found by it.
+    pub(crate) fn keep_name(&self, name: &Name) -> NameBuf {
+        let lower = self.lowers.first().map(|obj| obj.place());
+        let found = lower.as_ref().and_then(|place| place.names.first());
+        match found {
+            Some((_, own)) if **own == *name => own.clone(),
+            _ => name.to_owned(),
+        }
     }
 }
 
@@ -46,7 +57,7 @@ enum Chase {
 #[derive(Debug)]
 struct Search {
     upper: Option<Stat>,
-    lowers: Lowers,
+    lowers: LowerObjs,
     top: Option<Stat>,
     want_dir: bool,
     metacopy: bool,
@@ -65,7 +76,7 @@ impl Search {
     fn new() -> Self {
         Self {
             upper: None,
-            lowers: Lowers::new(),
+            lowers: LowerObjs::new(),
             top: None,
             want_dir: false,
             metacopy: false,
@@ -253,9 +264,10 @@ impl Union {
         for pos in index.positions(hit) {
             let lower_dir = dir
                 .lowers
+                .dirs()
                 .get(pos)
                 .ok_or(Error::Malformed("listing index"))?;
-            s.deepest = pos + 1 == dir.lowers.len();
+            s.deepest = pos + 1 == dir.lowers.dirs().len();
             if self.ask_lower(lower_dir, name, s)? {
                 return Ok(());
             }
@@ -270,7 +282,11 @@ impl Union {
     fn search_on(&self, dir: &Arc<Inode>, pos: usize, name: &Name, s: &mut Search) -> Result<()> {
         match s.chase {
             Chase::Path(_) => {
-                let layer = dir.lowers.get(pos).map_or(LayerIdx::UPPER, |o| o.layer());
+                let layer = dir
+                    .lowers
+                    .dirs()
+                    .get(pos)
+                    .map_or(LayerIdx::UPPER, |o| o.layer());
                 self.search_by_path(s, layer)
             }
             _ => self.search_directly(dir, pos + 1, name, s),
@@ -285,8 +301,8 @@ impl Union {
         name: &Name,
         s: &mut Search,
     ) -> Result<()> {
-        for (pos, lower_dir) in dir.lowers.iter().enumerate().skip(from) {
-            s.deepest = pos + 1 == dir.lowers.len();
+        for (pos, lower_dir) in dir.lowers.dirs().iter().enumerate().skip(from) {
+            s.deepest = pos + 1 == dir.lowers.dirs().len();
             let wanted = match &s.chase {
                 Chase::SameName => name.to_owned(),
                 Chase::OtherName(other) => other.clone(),

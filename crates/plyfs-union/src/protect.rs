@@ -63,7 +63,7 @@ impl Union {
         if let Some(known) = inode.protection.get() {
             return Ok(known);
         }
-        let found = self.stat_obj(inode.top().ok_or(Error::Stale)?)?;
+        let found = self.stat_top(inode)?;
         self.learn_protection(inode, &found)
     }
 
@@ -117,7 +117,7 @@ impl Union {
     pub(crate) fn may_write(&self, inode: &Inode, off: u64) -> Result<()> {
         let p = self.protection(inode)?;
         if p.append_only && !p.immutable {
-            let size = self.stat_obj(inode.top().ok_or(Error::Stale)?)?.size;
+            let size = self.stat_top(inode)?.size;
             return refuse(off < size);
         }
         refuse(p.immutable)
@@ -220,15 +220,15 @@ impl Union {
         let protection = self.protection(&inode)?;
         let obj = inode.top().ok_or(Error::Stale)?;
         let file = match inode.kind {
-            Kind::Dir => open::open_dir_for_list(self.reach.dir_fd(obj)?.as_fd())?,
-            _ => self.reach.open_file(obj, Access::READ)?,
+            Kind::Dir => open::open_dir_for_list(self.reach.dir_fd(&obj)?.as_fd())?,
+            _ => self.reach.open_file(&obj, Access::READ)?,
         };
         let mut arg = [0; 32];
         let len = data.len().min(arg.len());
         arg[..len].copy_from_slice(&data[..len]);
         if op.writes() {
             let wanted = protection_in(op, &arg);
-            self.keep_protection(&inode, obj, wanted)?;
+            self.keep_protection(&inode, &obj, wanted)?;
             put_protection(op, &mut arg, Protection::default());
             io::file_ioctl(file.as_fd(), op, &arg[..len])?;
             // A file that was opened while the layer's file system had the flags itself must not

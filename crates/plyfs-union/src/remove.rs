@@ -12,7 +12,7 @@ use plyfs_sys::stat::Kind;
 use plyfs_sys::{At, Errno, Name, NameBuf, open};
 
 use crate::copy_up::DataNeed;
-use crate::inode::{Inode, NodeId};
+use crate::inode::{Inode, KnownBy, NodeId};
 use crate::lock::lock_dirs;
 use crate::lookup::Entry;
 use crate::merge::{Ask, Merged};
@@ -120,7 +120,7 @@ impl Union {
         let Some(entry) = self.lookup(parent, name.as_bytes())? else {
             return Ok(None);
         };
-        if !entry.node.index.wanted {
+        if !entry.node.goes_to_index() {
             return Ok(None);
         }
         self.copy_up(&entry.node, DataNeed::All)?;
@@ -218,10 +218,10 @@ impl Union {
         if inode.upper().is_none() || inode.kind == Kind::Dir {
             let link = inode.link.lock().take();
             drop(link);
-            self.table.rekey(inode, None);
+            self.table.rekey(inode, KnownBy::Nothing);
         } else if victim.last && !more {
             // Nothing can find it by name any more, and its number may be used again.
-            self.table.rekey(inode, None);
+            self.table.rekey(inode, KnownBy::Nothing);
         }
     }
 
@@ -271,7 +271,7 @@ impl Union {
         entry: &Entry,
     ) -> Result<bool> {
         let key = self.key_of(dir, name, merged)?;
-        Ok(entry.node.key.lock().as_ref() == Some(&key))
+        Ok(entry.node.has_key(&key))
     }
 
     fn remove_dir(

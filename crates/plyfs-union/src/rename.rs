@@ -101,7 +101,7 @@ impl Union {
                     self.copy_up(node, DataNeed::All)?;
                 }
             }
-            if let Some(node) = new.node().filter(|n| n.index.wanted) {
+            if let Some(node) = new.node().filter(|n| n.goes_to_index()) {
                 self.copy_up(node, DataNeed::All)?;
             }
             self.copy_up_dir(&dir)?;
@@ -313,7 +313,9 @@ impl Union {
             self.set_impure(to.dir)?;
         }
         let is_dir = node.kind == Kind::Dir;
-        let link = is_dir.then(|| self.link_to(to.dir, to.name)).transpose()?;
+        let link = is_dir
+            .then(|| self.link_to(to.dir, to.name.to_owned()))
+            .transpose()?;
         Ok(Arrival {
             old_dir: Arc::clone(old_dir),
             new_dir: Arc::clone(new_dir),

@@ -2,23 +2,28 @@
 //!
 //! An inode is in the table as long as anybody counts on it: the kernel (one count a lookup), its
 //! children, an operation in progress. The last count takes it out; a count never revives from 0.
-use std::collections::HashMap;
+//!
+//! Both maps hold nothing but the inode, which says itself by what it is known. That changes only
+//! while the inode is in no map of keys, so a map finds an inode where it once put it.
 use std::hash::{BuildHasher, RandomState};
 use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use hashbrown::HashTable;
 use parking_lot::Mutex;
 
-use crate::inode::{Inode, Key, NodeId, Parts};
+use crate::inode::{Inode, Key, KnownBy, NodeId, Parts};
 
 const SHARDS: usize = 16;
+
+type Shard = Mutex<HashTable<Arc<Inode>>>;
 
 /// All known inodes.
 #[derive(Debug)]
 pub struct Table {
-    by_key: [Mutex<HashMap<Key, Arc<Inode>>>; SHARDS],
-    by_id: [Mutex<HashMap<NodeId, Arc<Inode>>>; SHARDS],
+    by_key: [Shard; SHARDS],
+    by_id: [Shard; SHARDS],
     next: AtomicU64,
     hasher: RandomState,
 }
@@ -28,7 +33,6 @@ pub struct Table {
 pub struct InodeRef {
     table: Arc<Table>,
     inode: Arc<Inode>,
-    counted: bool,
 }
 
 impl Deref for InodeRef {
@@ -44,25 +48,54 @@ impl InodeRef {
         Self {
             table: Arc::clone(table),
             inode,
-            counted: true,
         }
     }
 
     /// Hands the count to the kernel: it comes back by [`Table::forget`].
-    pub fn leak(mut self) {
-        self.counted = false;
+    pub fn leak(self) {
+        self.inode.refs.fetch_add(1, Ordering::Relaxed);
     }
 }
 
-impl InodeRef {
-    /// Gives the count back; if that was the last of the inode, what its own link counted on.
-    fn release(mut self) -> Option<Self> {
+impl Drop for InodeRef {
+    fn drop(&mut self) {
         self.table.put(&self.inode, 1);
-        self.counted = false;
-        let inode = Arc::clone(&self.inode);
+    }
+}
+
+/// The directory an inode is in, counted as long as the inode says so. It knows the table by the
+/// directory, since most inodes have a parent and few are one.
+#[derive(Debug)]
+pub(crate) struct Parent(Arc<Inode>);
+
+impl Parent {
+    /// None when the last count of `dir` has just gone.
+    pub(crate) fn of(dir: &Arc<Inode>) -> Option<Self> {
+        (dir.dir.is_some() && revive(dir)).then(|| Self(Arc::clone(dir)))
+    }
+
+    /// Gives the count back; if that was the last of the inode, what its own link counted on.
+    fn release(self) -> Option<Self> {
+        let inode = Arc::clone(&self.0);
         drop(self);
         let link = Arc::into_inner(inode)?.link.get_mut().take()?;
         Some(link.parent)
+    }
+}
+
+impl Deref for Parent {
+    type Target = Arc<Inode>;
+    fn deref(&self) -> &Arc<Inode> {
+        &self.0
+    }
+}
+
+impl Drop for Parent {
+    fn drop(&mut self) {
+        let table = self.0.dir.as_ref().and_then(|dir| dir.table.upgrade());
+        if let Some(table) = table {
+            table.put(&self.0, 1);
+        }
     }
 }
 
@@ -72,14 +105,6 @@ impl Drop for Inode {
         let mut next = self.link.get_mut().take().map(|l| l.parent);
         while let Some(parent) = next {
             next = parent.release();
-        }
-    }
-}
-
-impl Drop for InodeRef {
-    fn drop(&mut self) {
-        if self.counted {
-            self.table.put(&self.inode, 1);
         }
     }
 }
@@ -94,6 +119,18 @@ fn revive(inode: &Inode) -> bool {
         .is_ok()
 }
 
+/// The numbers follow each other, and a hash has to differ in all its bits.
+fn id_hash(id: NodeId) -> u64 {
+    id.0.wrapping_mul(0x9e37_79b9_7f4a_7c15)
+}
+
+fn take_out(shard: &Shard, hash: u64, inode: &Arc<Inode>) {
+    let mut shard = shard.lock();
+    if let Ok(found) = shard.find_entry(hash, |known| Arc::ptr_eq(known, inode)) {
+        found.remove();
+    }
+}
+
 impl Table {
     /// An empty table; the first inode made becomes the root.
     #[must_use]
@@ -106,18 +143,29 @@ impl Table {
         })
     }
 
-    fn key_shard(&self, key: &Key) -> &Mutex<HashMap<Key, Arc<Inode>>> {
-        &self.by_key[(self.hasher.hash_one(key) as usize) % SHARDS]
+    fn key_hash(&self, key: &Key) -> u64 {
+        self.hasher.hash_one(key)
     }
 
-    fn id_shard(&self, id: NodeId) -> &Mutex<HashMap<NodeId, Arc<Inode>>> {
+    /// What a map of keys hashes by. It holds no inode without a key.
+    fn own_hash(&self, inode: &Arc<Inode>) -> u64 {
+        inode.key().map_or(0, |key| self.key_hash(&key))
+    }
+
+    /// A map uses the lowest bits and the highest; the shard is chosen by others.
+    fn key_shard(&self, hash: u64) -> &Shard {
+        &self.by_key[((hash >> 40) as usize) % SHARDS]
+    }
+
+    fn id_shard(&self, id: NodeId) -> &Shard {
         &self.by_id[(id.0 as usize) % SHARDS]
     }
 
     /// The inode with number `id`.
     #[must_use]
     pub fn get(&self, id: NodeId) -> Option<Arc<Inode>> {
-        self.id_shard(id).lock().get(&id).cloned()
+        let shard = self.id_shard(id).lock();
+        shard.find(id_hash(id), |inode| inode.id == id).cloned()
     }
 
     /// A counted reference to the inode with number `id`.
@@ -136,40 +184,75 @@ impl Table {
     /// The inode with this key, if it is known.
     #[must_use]
     pub fn find(self: &Arc<Self>, key: &Key) -> Option<InodeRef> {
-        let shard = self.key_shard(key).lock();
-        let inode = shard.get(key)?;
+        let hash = self.key_hash(key);
+        let shard = self.key_shard(hash).lock();
+        self.find_in(&shard, hash, key)
+    }
+
+    fn find_in(
+        self: &Arc<Self>,
+        shard: &HashTable<Arc<Inode>>,
+        hash: u64,
+        key: &Key,
+    ) -> Option<InodeRef> {
+        let inode = shard.find(hash, |inode| inode.has_key(key))?;
         self.again(inode)
     }
 
     /// The inode with this key; made of `parts` if it is not known.
-    pub(crate) fn intern(self: &Arc<Self>, key: Key, parts: impl FnOnce() -> Parts) -> InodeRef {
-        let mut shard = self.key_shard(&key).lock();
-        if let Some(found) = shard.get(&key).and_then(|inode| self.again(inode)) {
+    pub(crate) fn intern(self: &Arc<Self>, key: &Key, parts: impl FnOnce() -> Parts) -> InodeRef {
+        let hash = self.key_hash(key);
+        let mut shard = self.key_shard(hash).lock();
+        if let Some(found) = self.find_in(&shard, hash, key) {
             return found;
         }
         let id = NodeId(self.next.fetch_add(1, Ordering::Relaxed));
-        let inode = Arc::new(Inode::new(id, key.clone(), parts()));
-        self.id_shard(id).lock().insert(id, Arc::clone(&inode));
-        shard.insert(key, Arc::clone(&inode));
+        let inode = Arc::new(Inode::new(id, self, KnownBy::of(key), parts()));
+        debug_assert!(inode.has_key(key), "{inode:?} is not {key:?}");
+        self.id_shard(id)
+            .lock()
+            .insert_unique(id_hash(id), Arc::clone(&inode), |i| id_hash(i.id));
+        let replaced = self.put_in(&mut shard, hash, &inode);
+        drop(shard);
+        drop(replaced);
         InodeRef::counted(self, inode)
     }
 
-    /// Gives an inode another key (it was copied up), or none (no lookup may find it any more).
-    pub(crate) fn rekey(&self, inode: &Arc<Inode>, key: Option<Key>) {
-        let mut own = inode.key.lock();
-        if let Some(old) = own.take() {
-            remove_if_same(&mut self.key_shard(&old).lock(), &old, inode);
+    /// Puts an inode in the place of what has its key and is on its way out.
+    fn put_in(
+        &self,
+        shard: &mut HashTable<Arc<Inode>>,
+        hash: u64,
+        inode: &Arc<Inode>,
+    ) -> Option<Arc<Inode>> {
+        let key = inode.key()?;
+        if let Some(there) = shard.find_mut(hash, |known| known.has_key(&key)) {
+            return Some(std::mem::replace(there, Arc::clone(inode)));
         }
-        if let Some(new) = key {
-            // What was there is on its way out; it is dropped after the shard is let go.
-            let replaced = self
-                .key_shard(&new)
-                .lock()
-                .insert(new.clone(), Arc::clone(inode));
-            *own = Some(new);
-            drop(own);
-            drop(replaced);
+        shard.insert_unique(hash, Arc::clone(inode), |known| self.own_hash(known));
+        None
+    }
+
+    /// Makes an inode known by something else (it was copied up), or by nothing: no lookup may find
+    /// it any more.
+    pub(crate) fn rekey(&self, inode: &Arc<Inode>, by: KnownBy) {
+        let one_at_a_time = inode.rekeying.lock();
+        if let Some(old) = inode.key() {
+            let hash = self.key_hash(&old);
+            take_out(self.key_shard(hash), hash, inode);
         }
+        let Some(new) = inode.key_by(by) else {
+            inode.set_known_by(KnownBy::Nothing);
+            return;
+        };
+        let hash = self.key_hash(&new);
+        let mut shard = self.key_shard(hash).lock();
+        inode.set_known_by(by);
+        let replaced = self.put_in(&mut shard, hash, inode);
+        drop(shard);
+        drop(one_at_a_time);
+        // What was there takes locks when it goes.
+        drop(replaced);
     }
 
     /// The kernel gives back `count` lookups of `id`; true when the inode is no longer known.
@@ -191,29 +274,9 @@ impl Table {
         if !matches!(before, Ok(n) if n > 0 && n <= count) {
             return false;
         }
-        self.rekey(inode, None);
-        self.id_shard(inode.id).lock().remove(&inode.id);
+        self.rekey(inode, KnownBy::Nothing);
+        take_out(self.id_shard(inode.id), id_hash(inode.id), inode);
         true
-    }
-
-    /// Lets go of all inodes. They hold the table by the links to their parents, so that without
-    /// this neither would ever be freed.
-    pub(crate) fn clear(&self) {
-        let known: Vec<Arc<Inode>> = self
-            .by_id
-            .iter()
-            .flat_map(|shard| std::mem::take(&mut *shard.lock()))
-            .map(|(_, i)| i)
-            .collect();
-        for shard in &self.by_key {
-            drop(std::mem::take(&mut *shard.lock()));
-        }
-        for inode in known {
-            let link = inode.link.lock().take();
-            if let Some(link) = link {
-                link.parent.leak();
-            }
-        }
     }
 
     /// How many inodes are known.
@@ -227,19 +290,13 @@ impl Table {
     pub fn references(&self) -> u64 {
         let of = |inode: &Arc<Inode>| inode.refs.load(Ordering::Relaxed);
         let shards = self.by_id.iter();
-        shards.map(|s| s.lock().values().map(of).sum::<u64>()).sum()
+        shards.map(|s| s.lock().iter().map(of).sum::<u64>()).sum()
     }
 
     /// Whether no inode is known.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
-    }
-}
-
-fn remove_if_same(map: &mut HashMap<Key, Arc<Inode>>, key: &Key, inode: &Arc<Inode>) {
-    if map.get(key).is_some_and(|known| Arc::ptr_eq(known, inode)) {
-        map.remove(key);
     }
 }
 

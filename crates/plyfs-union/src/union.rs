@@ -10,10 +10,11 @@ use crate::by_name;
 use crate::cache::ByteCache;
 use crate::config::{OpenError, UnionConfig, UnionOptions};
 use crate::files::OpenFiles;
-use crate::inode::{Inode, Key, Lowers, NodeId, Parts};
+use crate::inode::{Inode, Key, NodeId, Parts};
 use crate::kept_times::KeptTimes;
 use crate::listing::UpperList;
 use crate::lower_index::LowerIndex;
+use crate::lowers::LowerObjs;
 use crate::stack::Stack;
 use crate::stats::Copies;
 use crate::table::Table;
@@ -88,7 +89,7 @@ impl Union {
     /// The root stays known for the life of the view.
     fn add_root(&self) -> std::result::Result<(), OpenError> {
         let upper = self.stack.upper.as_ref().map(|u| Arc::clone(&u.root));
-        let lowers: Lowers = self.stack.lowers.iter().cloned().collect();
+        let lowers: LowerObjs = self.stack.lowers.iter().cloned().collect();
         let top = upper
             .as_ref()
             .or_else(|| lowers.first())
@@ -116,9 +117,9 @@ impl Union {
             metacopy: false,
             impure,
             link: None,
-            index: crate::index::IndexState::default(),
+            index: None,
         };
-        self.table.intern(key, || parts).leak();
+        self.table.intern(&key, || parts).leak();
         Ok(())
     }
 
@@ -219,11 +220,5 @@ impl Union {
     #[must_use]
     pub fn upper_layer(&self) -> Option<LayerIdx> {
         self.stack.upper.as_ref().map(|u| u.root.layer())
-    }
-}
-
-impl Drop for Union {
-    fn drop(&mut self) {
-        self.table.clear();
     }
 }

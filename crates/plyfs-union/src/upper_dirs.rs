@@ -8,7 +8,7 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 use plyfs_layer::{LayerIdx, Obj};
-use plyfs_sys::Name;
+use plyfs_sys::NameBuf;
 use plyfs_sys::stat::LayerIno;
 
 /// Below this many entries nobody looks for dead ones.
@@ -29,14 +29,14 @@ struct Known {
 
 impl UpperDirs {
     /// The object of the directory `id`, which has just been found as `name` in `dir`.
-    pub(crate) fn obj(&self, id: LayerIno, dir: &Arc<Obj>, name: &Name) -> Arc<Obj> {
+    pub(crate) fn obj(&self, id: LayerIno, dir: &Arc<Obj>, name: NameBuf) -> Arc<Obj> {
         let mut known = self.known.lock();
         if let Some(obj) = known.objs.get(&id).and_then(Weak::upgrade) {
             drop(known);
             note_place(&obj, dir, name);
             return obj;
         }
-        let obj = Obj::found(LayerIdx::UPPER, id, dir, name.to_owned());
+        let obj = Obj::found(LayerIdx::UPPER, id, dir, name);
         known.objs.insert(id, Arc::downgrade(&obj));
         if known.objs.len() > FEW.max(2 * known.cleared) {
             known.objs.retain(|_, obj| obj.strong_count() > 0);
@@ -52,15 +52,15 @@ impl UpperDirs {
 }
 
 /// A directory has one name: where it was found is where it is.
-fn note_place(obj: &Obj, dir: &Arc<Obj>, name: &Name) {
+fn note_place(obj: &Obj, dir: &Arc<Obj>, name: NameBuf) {
     let right = obj
         .place()
         .names
         .iter()
-        .any(|(d, n)| d.id() == dir.id() && **n == *name);
+        .any(|(d, n)| d.id() == dir.id() && *n == name);
     if !right {
         let mut place = obj.place_mut();
         place.names.clear();
-        place.add_name(dir, name.to_owned());
+        place.add_name(dir, name);
     }
 }

@@ -25,7 +25,7 @@ impl Union {
         }
         let top = inode.top().ok_or(Error::Stale)?;
         let disk = self.stack.xattr_to_disk(top.layer(), name);
-        match self.reach.with(top, |at| xattr::get_strict(at, &disk)) {
+        match self.reach.with(&top, |at| xattr::get_strict(at, &disk)) {
             // The kernel asks before it judges by the mode, and "none can be here" to it is a
             // failure, not an answer (`fuse_get_acl()`).
             Err(e) if is_acl(name) && e.errno() == Errno::EOPNOTSUPP => Err(Error::NoData),
@@ -43,7 +43,7 @@ impl Union {
         self.may_have_xattr(b"")?;
         let top = inode.top().ok_or(Error::Stale)?;
         let mut out = Vec::new();
-        for name in self.reach.with(top, xattr::list)? {
+        for name in self.reach.with(&top, xattr::list)? {
             if let Some(shown) = self.stack.xattr_from_disk(top.layer(), &name) {
                 if is_acl(&shown) && !self.options.acl {
                     continue;
@@ -116,7 +116,7 @@ impl Union {
         if name != acl::ACCESS_XATTR.as_bytes() {
             return Ok(());
         }
-        let found = self.stat_obj(inode.top().ok_or(Error::Stale)?)?;
+        let found = self.stat_top(inode)?;
         let sgid = found.perm() & 0o2000 != 0;
         if !sgid || caller.in_group(self.shown_gid(found.gid)) || caller.has(Capability::Fsetid) {
             return Ok(());

@@ -18,6 +18,8 @@ pub struct Limits {
     pub path: usize,
     /// Deepest path, in names.
     pub depth: usize,
+    /// Most bytes of the paths of all directories together: they are held in memory.
+    pub dir_paths: u64,
     /// Longest PAX header, in bytes: all xattrs and long names of one entry.
     pub pax: u64,
     /// Largest manifest, index or config, in bytes.
@@ -34,6 +36,7 @@ impl Default for Limits {
             ratio: 2000,
             path: 4096,
             depth: 400,
+            dir_paths: 256 << 20,
             pax: 1 << 20,
             document: 8 << 20,
         }

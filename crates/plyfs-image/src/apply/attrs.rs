@@ -35,6 +35,11 @@ impl Attributes {
         }
     }
 
+    /// Whether this is the machine's root, not that of a user namespace.
+    pub(super) fn is_root(&self) -> bool {
+        self.privileged && process::in_initial_user_ns()
+    }
+
     /// Sets owner, mode and xattrs, in the order in which none undoes another. `made` says that
     /// the object was just made by us with its permission bits.
     pub(super) fn set(&mut self, at: At<'_>, entry: &Entry, made: bool) -> Step<()> {

@@ -9,7 +9,7 @@ mod data;
 mod path;
 mod tree;
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::io::BufRead;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -38,6 +38,8 @@ pub struct Applied {
     pub owners_lost: u64,
     /// Xattrs that were not set: the file system has none, or they are marks of an overlay.
     pub xattrs_lost: u64,
+    /// Device nodes that only root may make.
+    pub devices_lost: u64,
 }
 
 /// Unpacks the archive into the empty directory `root`, in the calling thread, whose umask
@@ -61,7 +63,7 @@ pub fn apply<R: BufRead>(
         tree: Tree::new(root, ns),
         attributes: Attributes::new(ns),
         limits,
-        dir_times: HashMap::new(),
+        dir_times: BTreeMap::new(),
         done: Applied::default(),
     };
     tree::plain_root(root).map_err(|e| apply.named(b"/", e))?;
@@ -77,7 +79,7 @@ struct Apply<'a> {
     attributes: Attributes,
     limits: &'a Limits,
     /// Times of directories, set when nothing changes them any more.
-    dir_times: HashMap<Vec<u8>, (Time, Option<Time>)>,
+    dir_times: BTreeMap<Vec<u8>, (Time, Option<Time>)>,
     done: Applied,
 }
 
@@ -110,6 +112,11 @@ impl Apply<'_> {
             format!(
                 "the files of the layer are larger than {} bytes",
                 self.limits.bytes
+            )
+        } else if self.tree.path_bytes > self.limits.dir_paths {
+            format!(
+                "the paths of the layer's directories are longer than {} bytes together",
+                self.limits.dir_paths
             )
         } else {
             return Ok(());
@@ -145,7 +152,14 @@ impl Apply<'_> {
 
     fn note_dir(&mut self, path: Vec<u8>, entry: &Entry) {
         self.tree.implicit.remove(&path);
-        self.dir_times.insert(path, (entry.mtime, entry.atime));
+        let len = path.len() as u64;
+        if self
+            .dir_times
+            .insert(path, (entry.mtime, entry.atime))
+            .is_none()
+        {
+            self.tree.path_bytes += len;
+        }
     }
 
     fn opaque(&mut self, parts: &[NameBuf]) -> Step<()> {
@@ -180,8 +194,7 @@ impl Apply<'_> {
 
     fn clear(&mut self, parent: &[NameBuf], dir: &OwnedFd, name: &Name) -> Step<()> {
         let path = joined(&[parent, &[name.to_owned()]].concat());
-        self.dir_times
-            .retain(|p, _| !tree::is_at_or_below(p, &path));
+        tree::remove_below(&mut self.dir_times, &path);
         self.tree.clear(parent, dir, name)
     }
 
@@ -197,9 +210,16 @@ impl Apply<'_> {
         let dir = self.parent(parts)?;
         let made = match self.make(entry, &dir, name) {
             Err(Stop::Sys(e)) if e.errno() == Errno::EEXIST => {
-                self.make_over(entry, parts, &dir, name)?
+                self.make_over(entry, parts, &dir, name)
             }
-            other => other.map(|()| true)?,
+            other => other.map(|()| true),
+        };
+        let made = match made {
+            Err(Stop::Sys(e)) if e.errno() == Errno::EPERM && self.lacks_devices(entry) => {
+                self.done.devices_lost += 1;
+                return Ok(());
+            }
+            other => other?,
         };
         let at = At::entry(dir.as_fd(), name);
         match entry.kind {
@@ -214,6 +234,11 @@ impl Apply<'_> {
                 attrs::set_times(at, entry.mtime, entry.atime)
             }
         }
+    }
+
+    /// Container tools leave devices out, too, where only the machine's root could make them.
+    fn lacks_devices(&self, entry: &Entry) -> bool {
+        matches!(entry.kind, Kind::Char | Kind::Block) && !self.attributes.is_root()
     }
 
     fn make(&mut self, entry: &Entry, dir: &OwnedFd, name: &Name) -> Step<()> {
@@ -349,7 +374,7 @@ impl Apply<'_> {
     fn finish(mut self) -> Result<Applied> {
         // What no archive says is the same at every time and place.
         let never = (Time::default(), None);
-        let implicit = self.tree.implicit.iter().cloned();
+        let implicit = self.tree.implicit.keys().cloned();
         self.dir_times.extend(implicit.map(|path| (path, never)));
         for (path, (mtime, atime)) in std::mem::take(&mut self.dir_times) {
             let set = || -> Step<()> {
@@ -365,9 +390,7 @@ impl Apply<'_> {
             };
             set().map_err(|e| self.named(&path, e))?;
         }
-        let mut implicit: Vec<_> = self.tree.implicit.into_iter().collect();
-        implicit.sort();
-        self.done.implicit = implicit;
+        self.done.implicit = self.tree.implicit.into_keys().collect();
         self.done.owners_lost = self.attributes.owners_lost;
         self.done.xattrs_lost = self.attributes.xattrs_lost;
         Ok(self.done)

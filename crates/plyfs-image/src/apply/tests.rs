@@ -1,4 +1,6 @@
 //! What honest and hostile archives become on disk.
+mod hostile;
+
 use std::fs;
 use std::os::fd::AsFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -58,7 +60,7 @@ fn archive(entries: &[&str]) -> Vec<u8> {
     tar.finish().unwrap()
 }
 
-fn apply_to(dir: &Path, tar: &[u8], limits: &Limits) -> Result<Applied> {
+fn apply_to(dir: &Path, tar: impl BufRead + Send, limits: &Limits) -> Result<Applied> {
     let root = open::open_dir_path(dir).unwrap();
     // In a thread of its own, whose umask may change.
     std::thread::scope(|s| {
@@ -69,7 +71,7 @@ fn apply_to(dir: &Path, tar: &[u8], limits: &Limits) -> Result<Applied> {
 
 fn unpack(entries: &[&str]) -> (tempfile::TempDir, Result<Applied>) {
     let dir = tempfile::tempdir().unwrap();
-    let done = apply_to(dir.path(), &archive(entries), &Limits::default());
+    let done = apply_to(dir.path(), &archive(entries)[..], &Limits::default());
     (dir, done)
 }
 
@@ -208,7 +210,7 @@ fn hostile_entries_are_refused_by_name() {
         let outside = tempfile::tempdir().unwrap();
         let root = outside.path().join("root");
         fs::create_dir(&root).unwrap();
-        let failed = apply_to(&root, &archive(entries), &Limits::default());
+        let failed = apply_to(&root, &archive(entries)[..], &Limits::default());
         let Err(ImageError::Entry { entry, .. }) = failed else {
             panic!("{entries:?}: {failed:?}");
         };
@@ -241,7 +243,7 @@ fn a_whiteout_device_cannot_be_smuggled_in() {
     })
     .unwrap();
     let dir = tempfile::tempdir().unwrap();
-    let failed = apply_to(dir.path(), &tar.finish().unwrap(), &Limits::default());
+    let failed = apply_to(dir.path(), &tar.finish().unwrap()[..], &Limits::default());
     assert!(failed.unwrap_err().to_string().contains("whiteout"));
 }
 
@@ -264,7 +266,7 @@ fn xattrs_come_through_and_marks_do_not() {
     })
     .unwrap();
     let dir = tempfile::tempdir().unwrap();
-    let done = apply_to(dir.path(), &tar.finish().unwrap(), &Limits::default()).unwrap();
+    let done = apply_to(dir.path(), &tar.finish().unwrap()[..], &Limits::default()).unwrap();
     assert_eq!(done.xattrs_lost, 3);
     let d = dir.path().join("d");
     let mut names: Vec<_> = xattr::list(&d).unwrap().collect();
@@ -290,7 +292,7 @@ fn suid_and_owners_survive_each_other() {
     })
     .unwrap();
     let dir = tempfile::tempdir().unwrap();
-    apply_to(dir.path(), &tar.finish().unwrap(), &Limits::default()).unwrap();
+    apply_to(dir.path(), &tar.finish().unwrap()[..], &Limits::default()).unwrap();
     let s = fs::metadata(dir.path().join("s")).unwrap();
     assert_eq!((s.mode() & 0o7777, s.uid(), s.gid()), (0o6755, 12, 70_000));
     assert_eq!(
@@ -313,7 +315,7 @@ fn zeros_become_holes() {
     data[1 << 20] = 9;
     tar.data(&data).unwrap();
     let dir = tempfile::tempdir().unwrap();
-    apply_to(dir.path(), &tar.finish().unwrap(), &Limits::default()).unwrap();
+    apply_to(dir.path(), &tar.finish().unwrap()[..], &Limits::default()).unwrap();
     let path = dir.path().join("z");
     assert_eq!(fs::read(&path).unwrap(), data);
     assert!(fs::metadata(&path).unwrap().blocks() * 512 < 1 << 20);
@@ -336,9 +338,16 @@ fn limits_hold() {
             path: 0,
             ..Limits::default()
         },
+        Limits {
+            dir_paths: 1,
+            ..Limits::default()
+        },
     ] {
         let dir = tempfile::tempdir().unwrap();
-        assert!(apply_to(dir.path(), &tar, &limits).is_err(), "{limits:?}");
+        assert!(
+            apply_to(dir.path(), &tar[..], &limits).is_err(),
+            "{limits:?}"
+        );
     }
 }
 
@@ -360,7 +369,7 @@ proptest! {
             _ => format!("{k} {p}"),
         }).collect();
         let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
-        drop(apply_to(&root, &archive(&lines), &Limits::default()));
+        drop(apply_to(&root, &archive(&lines)[..], &Limits::default()));
         prop_assert_eq!(fs::read_to_string(outside.path().join("b")).unwrap(), "untouched");
         prop_assert_eq!(fs::metadata(outside.path().join("b")).unwrap().nlink(), 1);
         prop_assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 2);

@@ -1,5 +1,5 @@
 //! The directory that a layer is unpacked into: everything happens beneath its root.
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
@@ -44,8 +44,11 @@ pub(super) struct Tree<'a> {
     pub ns: XattrNamespace,
     kept: HashMap<Vec<u8>, Rc<OwnedFd>>,
     order: VecDeque<Vec<u8>>,
-    /// Directories that were made because something is in them, without an entry of their own.
-    pub implicit: HashSet<Vec<u8>>,
+    /// Directories that were made because something is in them, without an entry of their own;
+    /// true where one was seen to hold more than whiteouts.
+    pub implicit: BTreeMap<Vec<u8>, bool>,
+    /// Bytes of the paths of all directories that are remembered.
+    pub path_bytes: u64,
 }
 
 impl<'a> Tree<'a> {
@@ -55,7 +58,8 @@ impl<'a> Tree<'a> {
             ns,
             kept: HashMap::new(),
             order: VecDeque::new(),
-            implicit: HashSet::from([Vec::new()]),
+            implicit: BTreeMap::from([(Vec::new(), false)]),
+            path_bytes: 0,
         }
     }
 
@@ -114,7 +118,9 @@ impl<'a> Tree<'a> {
         if revived {
             self.mark_opaque(At::entry(parent.as_fd(), name))?;
         }
-        self.implicit.insert(joined(parts));
+        let path = joined(parts);
+        self.path_bytes += path.len() as u64;
+        self.implicit.insert(path, false);
         self.dir(parts).map(Some)
     }
 
@@ -155,22 +161,22 @@ impl<'a> Tree<'a> {
         path.extend_from_slice(name.as_bytes());
         self.kept.clear();
         self.order.clear();
-        self.implicit.retain(|p| !is_at_or_below(p, &path));
+        remove_below(&mut self.implicit, &path);
         Ok(())
     }
 
     /// Whether a directory has no entry and nothing in it but whiteouts.
-    pub(super) fn holds_nothing_real(&self, path: &[u8], dir: BorrowedFd<'_>) -> Step<bool> {
-        if !self.implicit.contains(path) {
+    pub(super) fn holds_nothing_real(&mut self, path: &[u8], dir: BorrowedFd<'_>) -> Step<bool> {
+        // Listed once: a layer may ask again and again about a directory of a million names.
+        let Some(seen) = self.implicit.get_mut(path).filter(|seen| !**seen) else {
             return Ok(false);
-        }
+        };
         let list = open::open_dir_for_list(dir)?;
-        let mut real = false;
         dir::for_each(list.as_fd(), |entry| {
-            real |= entry.kind != Some(Kind::Char);
+            *seen |= entry.kind != Some(Kind::Char);
             Ok::<(), SysError>(())
         })?;
-        Ok(!real)
+        Ok(!*seen)
     }
 
     fn keep(&mut self, path: Vec<u8>, fd: OwnedFd) -> Rc<OwnedFd> {
@@ -191,10 +197,15 @@ fn is_missing(e: Errno) -> bool {
     matches!(e, Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP)
 }
 
-/// Whether `path` is `top` or lies below it.
-pub(super) fn is_at_or_below(path: &[u8], top: &[u8]) -> bool {
-    path.strip_prefix(top)
-        .is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
+/// Takes `top` and what is below it out of a map by path, and looks at nothing else.
+pub(super) fn remove_below<V>(map: &mut BTreeMap<Vec<u8>, V>, top: &[u8]) {
+    map.remove(top);
+    // '0' is the byte after '/'.
+    let (from, to) = ([top, b"/"].concat(), [top, b"0"].concat());
+    let below = map.range(from..to).map(|(path, _)| path.clone());
+    for path in below.collect::<Vec<_>>() {
+        map.remove(&path);
+    }
 }
 
 pub(super) fn kind_name(kind: Kind) -> &'static str {

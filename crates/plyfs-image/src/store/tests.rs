@@ -150,6 +150,69 @@ fn a_bomb_is_stopped_early() {
     assert!(e.to_string().contains("times as much"), "{e}");
 }
 
+/// A source that never ends.
+struct Endless;
+
+impl std::io::Read for Endless {
+    fn read(&mut self, buf: &mut [u8]) -> std::io::Result<usize> {
+        buf.fill(7);
+        Ok(buf.len())
+    }
+}
+
+#[test]
+fn what_does_not_end_is_stopped() {
+    need_root!();
+    let (_dir, mut store) = store();
+    store.set_limits(Limits {
+        stream: 8 << 20,
+        bytes: 4 << 20,
+        ..Limits::default()
+    });
+    // A file without an end, as it is and packed; the header is honest about nothing but the name.
+    let mut plain = layer(&[("f", "x")]);
+    plain.truncate(512);
+    plain[124..136].copy_from_slice(b"77777777777\0");
+    plain[148..156].fill(b' ');
+    let sum: u32 = plain.iter().map(|b| u32::from(*b)).sum();
+    plain[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    let said = |source: LayerSource<'_>| store.import_layer(source).unwrap_err().to_string();
+    let endless = std::io::Read::chain(&plain[..], Endless);
+    let e = said(LayerSource::anonymous(endless));
+    assert!(e.contains("larger than 4194304 bytes"), "{e}");
+    // Behind the end of the archive: nothing is written, but it is read and hashed.
+    let tar = layer(&[("f", "x")]);
+    let e = said(LayerSource::anonymous(std::io::Read::chain(
+        &tar[..],
+        Endless,
+    )));
+    assert!(e.contains("unpacks to more than 8388608 bytes"), "{e}");
+    let packed = gz(&[&tar[..], &vec![0; 16 << 20]].concat());
+    let e = said(LayerSource::anonymous(&packed[..]));
+    assert!(e.contains("unpacks to more than 8388608 bytes"), "{e}");
+    assert_eq!(
+        std::fs::read_dir(store.root().join("staging"))
+            .unwrap()
+            .count(),
+        0
+    );
+}
+
+#[test]
+fn a_window_too_large_for_memory_is_refused() {
+    need_root!();
+    let (_dir, store) = store();
+    let mut encoder = zstd::stream::write::Encoder::new(Vec::new(), 1).unwrap();
+    encoder.long_distance_matching(true).unwrap();
+    encoder.window_log(28).unwrap();
+    encoder.write_all(&layer(&[("f", "text")])).unwrap();
+    let packed = encoder.finish().unwrap();
+    let e = store
+        .import_layer(LayerSource::anonymous(&packed[..]))
+        .unwrap_err();
+    assert!(e.to_string().contains("reading the layer"), "{e}");
+}
+
 #[test]
 fn what_nothing_refers_to_is_collected_and_nothing_else() {
     need_root!();

@@ -3,6 +3,9 @@ use plyfs_sys::stat::Time;
 
 use super::sparse::Extent;
 
+/// Most xattrs of one entry; no file system holds nearly as many.
+const MAX_XATTRS: usize = 1000;
+
 /// What PAX records say; None where they say nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Pax {
@@ -77,6 +80,9 @@ impl Pax {
     fn xattr(&mut self, name: Vec<u8>, value: Vec<u8>) -> Result<(), String> {
         if name.is_empty() || name.contains(&0) {
             return Err("the name of an xattr is empty or holds a NUL".to_owned());
+        }
+        if self.xattrs.len() >= MAX_XATTRS {
+            return Err(format!("an entry has more than {MAX_XATTRS} xattrs"));
         }
         self.xattrs.retain(|(n, _)| *n != name);
         self.xattrs.push((name, value));

@@ -1,10 +1,14 @@
 //! How a layer's archive is packed: told from its first bytes, whatever its media type claims.
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufReader, Read};
 
 use oci_spec::image::MediaType;
 
 /// Largest zstd window that is accepted: what a stream may make us hold in memory (128 MiB).
 const ZSTD_WINDOW_LOG: u32 = 27;
+/// Bytes that tell how something is packed.
+const MAGIC_LEN: u64 = 4;
+/// Bytes read of a packed archive at a time.
+const BUFFER: usize = 256 << 10;
 const GZIP_MAGIC: &[u8] = &[0x1f, 0x8b];
 const ZSTD_MAGIC: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
 
@@ -46,25 +50,33 @@ impl Compression {
     }
 }
 
-/// Reads what `source` unpacks to, and how it was packed.
+/// How `source` is packed, and all of it.
 ///
 /// # Errors
 /// When the source fails.
-pub fn unpacked<'a, R: Read + Send + 'a>(
+pub fn sniffed<R: Read>(mut source: R) -> io::Result<(Compression, impl Read + use<R>)> {
+    let mut start = Vec::new();
+    (&mut source).take(MAGIC_LEN).read_to_end(&mut start)?;
+    let compression = Compression::sniff(&start);
+    Ok((compression, io::Cursor::new(start).chain(source)))
+}
+
+/// Reads what `source`, which is packed so, unpacks to.
+///
+/// # Errors
+/// When there is no memory for it.
+pub fn decoder<'a, R: Read + Send + 'a>(
+    compression: Compression,
     source: R,
-) -> io::Result<(Compression, Box<dyn Read + Send + 'a>)> {
-    let mut source = BufReader::with_capacity(256 << 10, source);
-    let compression = Compression::sniff(source.fill_buf()?);
-    Ok((
-        compression,
-        match compression {
-            Compression::Plain => Box::new(source),
-            Compression::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(source)),
-            Compression::Zstd => {
-                let mut decoder = zstd::stream::read::Decoder::with_buffer(source)?;
-                decoder.window_log_max(ZSTD_WINDOW_LOG)?;
-                Box::new(decoder)
-            }
-        },
-    ))
+) -> io::Result<Box<dyn Read + Send + 'a>> {
+    let buffered = |source| BufReader::with_capacity(BUFFER, source);
+    Ok(match compression {
+        Compression::Plain => Box::new(source),
+        Compression::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(buffered(source))),
+        Compression::Zstd => {
+            let mut decoder = zstd::stream::read::Decoder::with_buffer(buffered(source))?;
+            decoder.window_log_max(ZSTD_WINDOW_LOG)?;
+            Box::new(decoder)
+        }
+    })
 }

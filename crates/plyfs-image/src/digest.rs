@@ -38,6 +38,15 @@ impl Hasher {
         }
     }
 
+    /// Whether both compute by the same algorithm.
+    #[must_use]
+    pub fn is_like(&self, other: &Self) -> bool {
+        matches!(
+            (&self.0, &other.0),
+            (State::Sha256(_), State::Sha256(_)) | (State::Sha512(_), State::Sha512(_))
+        )
+    }
+
     /// Takes more content.
     pub fn update(&mut self, data: &[u8]) {
         match &mut self.0 {

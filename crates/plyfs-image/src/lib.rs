@@ -13,12 +13,14 @@ pub mod escape;
 pub mod exchange;
 pub mod layer_tar;
 pub mod limits;
+pub mod parallel;
 pub mod progress;
 pub mod store;
 pub mod tar;
 pub mod time;
 pub mod view;
 
+mod rest;
 mod unpack;
 
 pub use digest::Digest;

@@ -1,27 +1,31 @@
 //! Taking in a layer's blob: read, keep, unpack, hash and apply at the same time.
 //!
-//! One thread reads the blob, keeps a copy and unpacks it; one hashes what comes out; one applies
-//! it. The pieces between them are bounded, so memory does not grow with the layer.
+//! One thread reads the blob and unpacks it; one hashes what comes out; one applies it; one packs
+//! it again where it came unpacked. The pieces between them are bounded, so memory does not grow
+//! with the layer.
+use std::fs::File;
 use std::io::{self, BufRead, Read, Write};
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 
 use plyfs_format::names::XattrNamespace;
 
 use crate::apply::{Applied, apply};
-use crate::compression::{Compression, unpacked};
+use crate::compression::{Compression, decoder, sniffed};
 use crate::digest::{Digest, Hasher, HashingReader};
 use crate::error::{ImageError, Result};
 use crate::limits::Limits;
+use crate::rest;
 
 /// Bytes handed from thread to thread at a time.
 const PIECE: usize = 256 << 10;
 /// Pieces on their way to one thread.
 const ON_THE_WAY: usize = 16;
 
-type Piece = io::Result<Arc<Vec<u8>>>;
+type Piece = Arc<Vec<u8>>;
 
 /// What a blob turned out to be.
 #[derive(Debug, Clone)]
@@ -40,8 +44,8 @@ pub(crate) struct Unpacked {
 pub(crate) struct Job<'a> {
     /// The blob.
     pub source: Box<dyn Read + Send + 'a>,
-    /// Gets a copy of the blob, told first how it is packed.
-    pub keep: Option<Box<dyn Keep + 'a>>,
+    /// Gets a copy of the blob: as it is, or packed where it comes unpacked (see [`rest`]).
+    pub keep: Option<&'a File>,
     /// Where to apply it.
     pub root: Option<(BorrowedFd<'a>, XattrNamespace)>,
     /// Algorithms of the blob's digest and of the DiffID.
@@ -49,46 +53,55 @@ pub(crate) struct Job<'a> {
     pub limits: &'a Limits,
 }
 
-/// Keeps a copy of a blob.
-pub(crate) trait Keep: Send {
-    fn write(&mut self, data: &[u8]) -> io::Result<()>;
-}
-
 /// Does the job.
 pub(crate) fn unpack(job: Job<'_>) -> Result<Unpacked> {
-    let Job {
-        source,
-        keep,
-        root,
-        hashers,
-        limits,
-    } = job;
+    let (compression, source) =
+        sniffed(job.source).map_err(|e| ImageError::stream("reading the layer", e))?;
+    let is_plain = compression == Compression::Plain;
+    // A plain blob is the archive: it is hashed once, unless two algorithms are asked for.
+    let hashers = match job.hashers {
+        (blob, diff_id) if is_plain && blob.is_like(&diff_id) => (None, diff_id),
+        (blob, diff_id) => (Some(blob), diff_id),
+    };
     thread::scope(|scope| {
-        let (to_hash, hash) = sync_channel::<Arc<Vec<u8>>>(ON_THE_WAY);
-        let (to_apply, applying) = sync_channel::<Piece>(ON_THE_WAY);
+        let (to_hash, hash) = sync_channel(ON_THE_WAY);
         let hasher = hashers.1;
         let hashing = scope.spawn(move || hash_pieces(hash, hasher));
-        let applier = root.map(|(root, ns)| {
-            scope.spawn(move || -> Result<Applied> {
-                let (applied, mut rest) = apply(root, ns, Pieces::new(applying), limits)?;
-                // What follows the end of the archive belongs to the digest.
-                io::copy(&mut rest, &mut io::sink())
-                    .map_err(|e| ImageError::stream("reading the layer", e))?;
-                Ok(applied)
-            })
+        let mut outlets = Outlets {
+            hash: to_hash,
+            apply: None,
+            pack: None,
+        };
+        let applier = job.root.map(|(root, ns)| {
+            let (to_apply, pieces) = sync_channel(ON_THE_WAY);
+            outlets.apply = Some(to_apply);
+            scope.spawn(move || apply_pieces(pieces, root, ns, job.limits))
         });
-        let to_apply = applier.is_some().then_some(to_apply);
-        let read = read_blob(source, keep, hashers.0, limits, &to_hash, to_apply.as_ref());
-        drop((to_hash, to_apply));
+        let packer = job.keep.filter(|_| is_plain).map(|file| {
+            let (queue, pieces) = rest::queue(ON_THE_WAY);
+            outlets.pack = Some(queue);
+            scope.spawn(move || pieces.pack(file))
+        });
+        let blob = Source {
+            compression,
+            blob: Box::new(source),
+            copy: job.keep.filter(|_| !is_plain),
+            hasher: hashers.0,
+        };
+        let read = blob.read(&outlets, job.limits);
+        drop(outlets);
+        let packed = packer.map(|t| t.join().unwrap_or_else(|_| Err(died())));
         let applied = applier.map(|t| t.join().unwrap_or_else(|_| Err(died())));
-        let hashed = hashing.join().unwrap_or_else(|_| Err(died()))?;
-        // Where both failed the applier knows more: the reader only lost its reader.
+        let hashed = hashing.join().unwrap_or_else(|_| Err(died()));
+        // Who failed first knows why; the others have lost their reader or their source.
+        packed.transpose()?;
         let applied = applied.transpose()?;
-        let (blob, compression) = read?;
+        let blob = read?;
+        let (diff_id, tar_size) = hashed?;
         Ok(Unpacked {
-            blob,
-            diff_id: hashed.0,
-            tar_size: hashed.1,
+            blob: blob.unwrap_or_else(|| (diff_id.clone(), tar_size)),
+            diff_id,
+            tar_size,
             compression,
             applied,
         })
@@ -99,7 +112,7 @@ fn died() -> ImageError {
     ImageError::Refused("a thread that unpacked the layer has died: this is a bug".to_owned())
 }
 
-fn hash_pieces(pieces: Receiver<Arc<Vec<u8>>>, mut hasher: Hasher) -> Result<(Digest, u64)> {
+fn hash_pieces(pieces: Receiver<Piece>, mut hasher: Hasher) -> Result<(Digest, u64)> {
     let mut size = 0;
     for piece in pieces {
         hasher.update(&piece);
@@ -108,63 +121,100 @@ fn hash_pieces(pieces: Receiver<Arc<Vec<u8>>>, mut hasher: Hasher) -> Result<(Di
     Ok((hasher.finish()?, size))
 }
 
-type Read_ = ((Digest, u64), Compression);
-
-fn read_blob(
-    source: Box<dyn Read + Send + '_>,
-    keep: Option<Box<dyn Keep + '_>>,
-    hasher: Hasher,
+fn apply_pieces(
+    pieces: Receiver<io::Result<Piece>>,
+    root: BorrowedFd<'_>,
+    ns: XattrNamespace,
     limits: &Limits,
-    to_hash: &SyncSender<Arc<Vec<u8>>>,
-    to_apply: Option<&SyncSender<Piece>>,
-) -> Result<Read_> {
-    let broken = |e| ImageError::stream("reading the layer", e);
-    let mut blob = HashingReader::new(Tee { source, keep }, hasher);
-    let counted = std::sync::atomic::AtomicU64::new(0);
-    let outcome = (|| -> io::Result<Compression> {
-        let counting = Counting {
-            inner: &mut blob,
+) -> Result<Applied> {
+    let (applied, mut rest) = apply(root, ns, Pieces::new(pieces), limits)?;
+    // What follows the end of the archive belongs to the digest.
+    io::copy(&mut rest, &mut io::sink()).map_err(|e| ImageError::stream("reading the layer", e))?;
+    Ok(applied)
+}
+
+/// Where the pieces of the archive go.
+struct Outlets {
+    hash: SyncSender<Piece>,
+    apply: Option<SyncSender<io::Result<Piece>>>,
+    pack: Option<rest::Queue>,
+}
+
+impl Outlets {
+    /// False where somebody does not take any more.
+    fn send(&self, piece: Piece) -> bool {
+        self.pack
+            .as_ref()
+            .is_none_or(|to| to.send(Arc::clone(&piece)))
+            && self.hash.send(Arc::clone(&piece)).is_ok()
+            && self
+                .apply
+                .as_ref()
+                .is_none_or(|to| to.send(Ok(piece)).is_ok())
+    }
+}
+
+/// A blob that is read.
+struct Source<'a, R> {
+    compression: Compression,
+    blob: R,
+    copy: Option<&'a File>,
+    /// None where the archive's digest is the blob's.
+    hasher: Option<Hasher>,
+}
+
+impl<R: Read + Send> Source<'_, R> {
+    /// Reads to the end; digest and size of the blob, where they are not those of the archive.
+    fn read(self, outlets: &Outlets, limits: &Limits) -> Result<Option<(Digest, u64)>> {
+        let counted = AtomicU64::new(0);
+        let copied = Copied {
+            source: self.blob,
+            to: self.copy,
             count: &counted,
         };
-        let (compression, mut tar) = unpacked(counting)?;
-        let mut size = 0u64;
-        loop {
-            let piece = piece_of(&mut *tar)?;
-            if piece.is_empty() {
-                return Ok(compression);
+        let outcome = match self.hasher {
+            None => pass_on(copied, outlets, &counted, limits).map(|()| None),
+            Some(hasher) => {
+                let mut blob = HashingReader::new(copied, hasher);
+                let passed = decoder(self.compression, &mut blob)
+                    .and_then(|tar| pass_on(tar, outlets, &counted, limits));
+                passed.map(|()| Some(blob))
             }
-            size += piece.len() as u64;
-            check_expansion(
-                size,
-                counted.load(std::sync::atomic::Ordering::Relaxed),
-                limits,
-            )?;
-            let piece = Arc::new(piece);
-            let sent = to_hash.send(Arc::clone(&piece)).is_ok();
-            let sent = sent && to_apply.is_none_or(|t| t.send(Ok(piece)).is_ok());
-            if !sent {
-                return Err(io::ErrorKind::BrokenPipe.into());
+        };
+        match outcome {
+            Ok(blob) => blob.map(HashingReader::finish).transpose(),
+            Err(e) => {
+                // The applier must not take the end of the pieces for the end of the archive.
+                let told = io::Error::new(e.kind(), e.to_string());
+                if let Some(to_apply) = &outlets.apply {
+                    drop(to_apply.send(Err(told)));
+                }
+                Err(ImageError::stream("reading the layer", e))
             }
-        }
-    })();
-    match outcome {
-        Ok(compression) => Ok((blob.finish()?, compression)),
-        Err(e) => {
-            // The applier must not take the end of the pieces for the end of the archive.
-            let told = io::Error::new(e.kind(), e.to_string());
-            if let Some(to_apply) = to_apply {
-                drop(to_apply.send(Err(told)));
-            }
-            Err(broken(e))
         }
     }
 }
 
-/// Reads a full piece, or what is left.
-fn piece_of(source: &mut dyn Read) -> io::Result<Vec<u8>> {
-    let mut piece = Vec::with_capacity(PIECE);
-    source.take(PIECE as u64).read_to_end(&mut piece)?;
-    Ok(piece)
+/// Hands the archive on, piece by piece. `packed` is how much of the blob was read for it.
+fn pass_on(
+    mut tar: impl Read,
+    outlets: &Outlets,
+    packed: &AtomicU64,
+    limits: &Limits,
+) -> io::Result<()> {
+    let mut size = 0u64;
+    loop {
+        let mut piece = Vec::with_capacity(PIECE);
+        (&mut tar).take(PIECE as u64).read_to_end(&mut piece)?;
+        if piece.is_empty() {
+            return Ok(());
+        }
+        size += piece.len() as u64;
+        check_expansion(size, packed.load(Ordering::Relaxed), limits)?;
+        if !outlets.send(Arc::new(piece)) {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+    }
 }
 
 fn check_expansion(size: u64, packed: u64, limits: &Limits) -> io::Result<()> {
@@ -182,44 +232,33 @@ fn check_expansion(size: u64, packed: u64, limits: &Limits) -> io::Result<()> {
     Ok(())
 }
 
-struct Tee<'a> {
-    source: Box<dyn Read + Send + 'a>,
-    keep: Option<Box<dyn Keep + 'a>>,
+/// Copies and counts what is read through it.
+struct Copied<'a, R> {
+    source: R,
+    to: Option<&'a File>,
+    count: &'a AtomicU64,
 }
 
-impl Read for Tee<'_> {
+impl<R: Read> Read for Copied<'_, R> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         let n = self.source.read(buf)?;
-        if let Some(keep) = &mut self.keep {
-            keep.write(&buf[..n])?;
+        if let Some(mut to) = self.to {
+            to.write_all(&buf[..n])?;
         }
-        Ok(n)
-    }
-}
-
-struct Counting<'a, R> {
-    inner: &'a mut R,
-    count: &'a std::sync::atomic::AtomicU64,
-}
-
-impl<R: Read> Read for Counting<'_, R> {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let n = self.inner.read(buf)?;
-        self.count
-            .fetch_add(n as u64, std::sync::atomic::Ordering::Relaxed);
+        self.count.fetch_add(n as u64, Ordering::Relaxed);
         Ok(n)
     }
 }
 
 /// The pieces as one stream.
 struct Pieces {
-    pieces: Receiver<Piece>,
-    now: Arc<Vec<u8>>,
+    pieces: Receiver<io::Result<Piece>>,
+    now: Piece,
     at: usize,
 }
 
 impl Pieces {
-    fn new(pieces: Receiver<Piece>) -> Self {
+    fn new(pieces: Receiver<io::Result<Piece>>) -> Self {
         Self {
             pieces,
             now: Arc::default(),
@@ -252,63 +291,5 @@ impl Read for Pieces {
         let n = self.fill_buf()?.read(buf)?;
         self.consume(n);
         Ok(n)
-    }
-}
-
-/// Keeps a blob in a file as it is, or packed by zstd where it is not packed at all.
-pub(crate) struct BlobFile<W: Write> {
-    out: Option<Out<W>>,
-    raw: Option<W>,
-}
-
-enum Out<W: Write> {
-    Raw(W),
-    Packed(zstd::stream::write::Encoder<'static, W>),
-}
-
-/// Level by which plain archives are packed: as fast as it goes.
-const REST_LEVEL: i32 = 1;
-
-impl<W: Write> BlobFile<W> {
-    /// Writes to `out`; how is decided by the first bytes.
-    pub(crate) fn new(out: W) -> Self {
-        Self {
-            out: None,
-            raw: Some(out),
-        }
-    }
-
-    /// The file, and whether what it holds is packed.
-    pub(crate) fn finish(self) -> io::Result<(Option<W>, bool)> {
-        match self.out {
-            None => Ok((self.raw, false)),
-            Some(Out::Raw(w)) => Ok((Some(w), false)),
-            Some(Out::Packed(encoder)) => Ok((Some(encoder.finish()?), true)),
-        }
-    }
-
-    pub(crate) fn write(&mut self, data: &[u8]) -> io::Result<()> {
-        if data.is_empty() {
-            return Ok(());
-        }
-        if let Some(raw) = self.raw.take() {
-            self.out = Some(match Compression::sniff(data) {
-                Compression::Plain => {
-                    Out::Packed(zstd::stream::write::Encoder::new(raw, REST_LEVEL)?)
-                }
-                _ => Out::Raw(raw),
-            });
-        }
-        match &mut self.out {
-            Some(Out::Raw(w)) => w.write_all(data),
-            Some(Out::Packed(w)) => w.write_all(data),
-            None => Ok(()),
-        }
-    }
-}
-
-impl<W: Write + Send> Keep for &mut BlobFile<W> {
-    fn write(&mut self, data: &[u8]) -> io::Result<()> {
-        BlobFile::write(self, data)
     }
 }

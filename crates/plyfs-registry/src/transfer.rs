@@ -1,11 +1,10 @@
-//! Several blobs at a time: a bounded number of threads, and one failure stops them all.
-use std::collections::VecDeque;
+//! Several blobs at a time, and showing how far each of them is.
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use oci_spec::image::Descriptor;
-use plyfs_image::Meter;
+use plyfs_image::{Meter, parallel};
 
 use crate::error::{RegistryError, Result};
 use crate::progress::Progress;
@@ -13,54 +12,14 @@ use crate::progress::Progress;
 /// How many blobs move at a time unless somebody says otherwise.
 pub(crate) const JOBS: usize = 4;
 
-/// Does `work` for each item on up to `jobs` threads, in order; the results in the items' order.
-///
-/// The first failure is returned; the others see it by the flag and stop.
+/// [`plyfs_image::parallel::each`] for transfers: others that were cancelled are no reason.
 pub(crate) fn each<T: Send, R: Send>(
     items: Vec<T>,
     jobs: usize,
     work: impl Fn(T, &AtomicBool) -> Result<R> + Sync,
 ) -> Result<Vec<R>> {
-    let threads = jobs.clamp(1, items.len().max(1));
-    let queue: Mutex<VecDeque<_>> = Mutex::new(items.into_iter().enumerate().collect());
-    let (done, failed) = (Mutex::new(Vec::new()), Mutex::new(None));
-    let stop = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        for _ in 0..threads {
-            scope.spawn(|| {
-                while !stop.load(Ordering::Relaxed) {
-                    // Bound to a name, so that the lock is not held during the work.
-                    let next = locked(&queue).pop_front();
-                    let Some((place, item)) = next else { return };
-                    match work(item, &stop) {
-                        Ok(result) => locked(&done).push((place, result)),
-                        Err(e) => {
-                            stop.store(true, Ordering::Relaxed);
-                            note(&mut locked(&failed), e);
-                        }
-                    }
-                }
-            });
-        }
-    });
-    if let Some(error) = locked(&failed).take() {
-        return Err(error);
-    }
-    let mut done = std::mem::take(&mut *locked(&done));
-    done.sort_by_key(|(place, _)| *place);
-    Ok(done.into_iter().map(|(_, result)| result).collect())
-}
-
-/// Keeps the first failure that is not a consequence of another.
-fn note(failed: &mut Option<RegistryError>, error: RegistryError) {
-    let is_consequence = matches!(error, RegistryError::Cancelled { .. });
-    if failed.is_none() || (!is_consequence && is_cancelled(failed)) {
-        *failed = Some(error);
-    }
-}
-
-fn is_cancelled(failed: &Option<RegistryError>) -> bool {
-    matches!(failed, Some(RegistryError::Cancelled { .. }))
+    let is_consequence = |e: &RegistryError| matches!(e, RegistryError::Cancelled { .. });
+    parallel::each(items, jobs, is_consequence, work)
 }
 
 /// What a panicking thread leaves is one push away from whole, and its panic ends the scope.
@@ -110,47 +69,4 @@ impl Progress for Watch<'_> {
 pub(crate) fn label(blob: &Descriptor) -> String {
     let hex = blob.digest().digest();
     hex.get(..12).unwrap_or(hex).to_owned()
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::atomic::AtomicUsize;
-
-    use super::*;
-    use crate::error::Object;
-
-    #[test]
-    fn results_come_in_order_from_a_bounded_number_of_threads() {
-        let (now, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        let results = each((0..50).collect(), 3, |n, _| {
-            let running = now.fetch_add(1, Ordering::SeqCst) + 1;
-            most.fetch_max(running, Ordering::SeqCst);
-            std::thread::yield_now();
-            now.fetch_sub(1, Ordering::SeqCst);
-            Ok(n * 2)
-        });
-        let wanted: Vec<_> = (0..50).map(|n| n * 2).collect();
-        assert_eq!(results.unwrap(), wanted);
-        assert!(most.into_inner() <= 3);
-        assert!(each(Vec::<u8>::new(), 0, |_, _| Ok(())).unwrap().is_empty());
-    }
-
-    #[test]
-    fn the_failure_that_came_first_is_told() {
-        let cancelled = || RegistryError::Cancelled {
-            object: Object::new("x"),
-        };
-        let error = each(vec![0, 1], 2, |n, stop| -> Result<()> {
-            if n == 0 {
-                while !stop.load(Ordering::Relaxed) {
-                    std::thread::yield_now();
-                }
-                return Err(cancelled());
-            }
-            Err(RegistryError::BadPlatform {
-                text: "first".to_owned(),
-            })
-        });
-        assert!(error.unwrap_err().to_string().contains("first"));
-    }
 }

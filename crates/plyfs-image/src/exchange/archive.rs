@@ -1,18 +1,23 @@
 //! Files of a layout: in a directory, or in a tar file that is read where it lies.
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{self, BufReader, ErrorKind, Read, Seek, SeekFrom};
+use std::io::{self, BufReader, ErrorKind, Read, Seek};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::compression::{Compression, unpacked};
+use crate::compression::{Compression, decoder, sniffed};
 use crate::error::{ImageError, Result};
 use crate::limits::Limits;
 use crate::tar::{self, Kind, Reader};
 
 /// Most links from one name of an archive to another.
 const MAX_HOPS: usize = 8;
+/// Most names in the archive of a layout, and how long they may be: they are held in memory.
+const MAX_NAMES: u64 = 1 << 20;
+const MAX_NAME: usize = 255;
+/// Most bytes of an archive that are kept until a name in it tells what it is.
+const MAX_SEEN: usize = 1 << 20;
 
 /// Where the files are.
 pub(super) enum Files {
@@ -23,8 +28,14 @@ pub(super) enum Files {
         file: Arc<File>,
         found: HashMap<String, Place>,
     },
-    /// An archive that has nothing of a layout: a root file system.
-    Rootfs(File),
+}
+
+/// What a path turned out to be.
+pub(super) enum Opened {
+    /// Something with images in it.
+    Layout(Files),
+    /// The archive of a root file system, as it came, and its size where that is known.
+    Rootfs(Box<dyn Read + Send>, Option<u64>),
 }
 
 /// A file of an archive.
@@ -53,9 +64,10 @@ impl Read for Slice {
 }
 
 impl Files {
-    /// Opens a directory, an archive, or with `-` an archive from standard input. A packed
-    /// archive, and one that cannot be read twice, is unpacked to a file in `scratch` first.
-    pub(super) fn open(path: &Path, scratch: &Path, limits: &Limits) -> Result<Self> {
+    /// Opens a directory, an archive, or with `-` an archive from standard input. A layout in a
+    /// packed archive, or in one that cannot be read twice, is unpacked to a file in `scratch`
+    /// first; a root file system is read as it comes.
+    pub(super) fn open(path: &Path, scratch: &Path, limits: &Limits) -> Result<Opened> {
         if path.is_dir() {
             if !path.join(super::LAYOUT_FILE).is_file() {
                 return Err(ImageError::Refused(format!(
@@ -64,26 +76,52 @@ impl Files {
                     path.display()
                 )));
             }
-            return Ok(Self::Dir(path.to_owned()));
+            return Ok(Opened::Layout(Self::Dir(path.to_owned())));
         }
-        let mut file = plain_file(path, scratch)?;
-        match index(&mut file, limits)? {
-            Some(found) => Ok(Self::Tar {
-                file: Arc::new(file),
-                found,
-            }),
-            None => {
-                file.seek(SeekFrom::Start(0))
-                    .map_err(|e| ImageError::file("reading", path, e))?;
-                Ok(Self::Rootfs(file))
+        let failed = |e| ImageError::file("reading", path, e);
+        let (source, size): (Box<dyn Read + Send>, _) = if path == Path::new("-") {
+            (Box::new(io::stdin()), None)
+        } else {
+            let mut file = File::open(path).map_err(failed)?;
+            let meta = file.metadata().map_err(failed)?;
+            let size = meta.is_file().then_some(meta.len());
+            if size.is_some() {
+                let (compression, _) = sniffed(&mut file).map_err(failed)?;
+                file.rewind().map_err(failed)?;
+                if compression == Compression::Plain {
+                    return Self::of_file(file, path, limits);
+                }
             }
+            (Box::new(file), size)
+        };
+        let (is_rootfs, source) = looked_into(source, limits);
+        if is_rootfs {
+            return Ok(Opened::Rootfs(Box::new(source), size));
         }
+        let (compression, source) = sniffed(source).map_err(failed)?;
+        let mut tar = decoder(compression, source).map_err(failed)?;
+        let mut copy = tempfile::tempfile_in(scratch)
+            .map_err(|e| ImageError::file("writing to", scratch, e))?;
+        io::copy(&mut tar, &mut copy).map_err(failed)?;
+        copy.rewind().map_err(failed)?;
+        Self::of_file(copy, path, limits)
+    }
+
+    /// What a file is that is not packed.
+    fn of_file(mut file: File, path: &Path, limits: &Limits) -> Result<Opened> {
+        let failed = |e| ImageError::file("reading", path, e);
+        if let Some(found) = index(&mut file, limits)? {
+            let file = Arc::new(file);
+            return Ok(Opened::Layout(Self::Tar { file, found }));
+        }
+        file.rewind().map_err(failed)?;
+        let size = file.metadata().map_err(failed)?.len();
+        Ok(Opened::Rootfs(Box::new(file), Some(size)))
     }
 
     /// Opens a file for reading; None where there is none.
     pub(super) fn file(&self, name: &str) -> Result<Option<Box<dyn Read + Send>>> {
         match self {
-            Self::Rootfs(_) => Ok(None),
             Self::Dir(dir) => {
                 let path = dir.join(name);
                 match File::open(&path) {
@@ -113,39 +151,57 @@ impl Files {
     }
 }
 
-/// The archive as a file that is not packed.
-fn plain_file(path: &Path, scratch: &Path) -> Result<File> {
-    let failed = |e| ImageError::file("reading", path, e);
-    let source: Box<dyn Read + Send> = if path == Path::new("-") {
-        Box::new(io::stdin())
-    } else {
-        let mut file = File::open(path).map_err(failed)?;
-        let mut start = Vec::new();
-        (&mut file)
-            .take(4)
-            .read_to_end(&mut start)
-            .map_err(failed)?;
-        let seekable = file.seek(SeekFrom::Start(0)).is_ok();
-        if seekable && Compression::sniff(&start) == Compression::Plain {
-            return Ok(file);
-        }
-        Box::new(io::Cursor::new(if seekable { Vec::new() } else { start }).chain(file))
+/// Whether the archive is surely no layout, found out from its first names; and all of it.
+fn looked_into<R: Read + Send>(source: R, limits: &Limits) -> (bool, impl Read + Send + use<R>) {
+    let mut seen = Seen {
+        source,
+        bytes: Vec::new(),
     };
-    let (_, mut tar) = unpacked(source).map_err(failed)?;
-    let mut copy =
-        tempfile::tempfile_in(scratch).map_err(|e| ImageError::file("writing to", scratch, e))?;
-    io::copy(&mut tar, &mut copy).map_err(failed)?;
-    copy.seek(SeekFrom::Start(0)).map_err(failed)?;
-    Ok(copy)
+    let is_rootfs = has_foreign_name(&mut seen, limits).unwrap_or(false);
+    (is_rootfs, io::Cursor::new(seen.bytes).chain(seen.source))
+}
+
+/// An error means nothing but that it is not known: whoever reads it all gets it again.
+fn has_foreign_name(source: &mut (impl Read + Send), limits: &Limits) -> Result<bool> {
+    let failed = |e| ImageError::stream("reading the archive", e);
+    let (compression, source) = sniffed(source).map_err(failed)?;
+    let tar = BufReader::new(decoder(compression, source).map_err(failed)?);
+    let mut reader = Reader::new(tar, tar_limits(limits));
+    while let Some(entry) = reader.next_entry()? {
+        if layout_name(&entry.path).is_none() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Keeps what is read through it, which must not be much.
+struct Seen<R> {
+    source: R,
+    bytes: Vec<u8>,
+}
+
+impl<R: Read> Read for Seen<R> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        if self.bytes.len() > MAX_SEEN {
+            return Err(io::Error::other("nothing decides"));
+        }
+        let n = self.source.read(buf)?;
+        self.bytes.extend_from_slice(&buf[..n]);
+        Ok(n)
+    }
+}
+
+fn tar_limits(limits: &Limits) -> tar::Limits {
+    tar::Limits {
+        extra: limits.pax,
+        headers: MAX_NAMES,
+    }
 }
 
 /// Where the files of a layout are in an archive; None for an archive with anything else in it.
 fn index(file: &mut File, limits: &Limits) -> Result<Option<HashMap<String, Place>>> {
-    let tar_limits = tar::Limits {
-        extra: limits.pax,
-        headers: limits.entries,
-    };
-    let mut reader = Reader::new(BufReader::with_capacity(1 << 20, file), tar_limits);
+    let mut reader = Reader::new(BufReader::with_capacity(1 << 20, file), tar_limits(limits));
     let mut found = HashMap::new();
     while let Some(entry) = reader.next_entry()? {
         let Some(name) = layout_name(&entry.path) else {
@@ -175,6 +231,9 @@ fn index(file: &mut File, limits: &Limits) -> Result<Option<HashMap<String, Plac
 /// The name of a file that a layout may have, without `./`.
 fn layout_name(path: &[u8]) -> Option<String> {
     let text = std::str::from_utf8(path).ok()?;
+    if text.len() > MAX_NAME {
+        return None;
+    }
     let name = text.trim_start_matches("./").trim_matches('/');
     let first = name.split('/').next().unwrap_or_default();
     let stem = first

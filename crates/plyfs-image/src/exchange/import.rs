@@ -1,5 +1,5 @@
 //! Importing: whatever the source holds becomes images of the store.
-use std::fs::File;
+use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::Path;
 
@@ -7,10 +7,11 @@ use oci_spec::image::{Descriptor, ImageManifest, MediaType, Platform};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::archive::Files;
+use super::archive::{Files, Opened};
 use super::{DOCKER_FILE, IMAGE_NAME, INDEX_FILE, REF_NAME, host_platform, platform_fits};
 use crate::digest::{self, Digest, Hasher};
 use crate::error::{ImageError, Result};
+use crate::parallel;
 use crate::progress::{Meter, Progress};
 use crate::store::{Image, LayerSource, StagedLayer, Store, diff_ids, normalized, read_bounded};
 
@@ -46,19 +47,16 @@ pub fn import(
     progress: &dyn Progress,
 ) -> Result<Vec<Imported>> {
     let scratch = store.root().join("staging");
-    let files = Files::open(path, &scratch, store.limits())?;
+    let files = match Files::open(path, &scratch, store.limits())? {
+        Opened::Layout(files) => files,
+        Opened::Rootfs(source, size) => return Ok(vec![rootfs(store, source, size, progress)?]),
+    };
     let work = Import {
         store,
         files: &files,
         options,
         progress,
     };
-    if let Files::Rootfs(file) = &files {
-        let file = file
-            .try_clone()
-            .map_err(|e| ImageError::file("reading", path, e))?;
-        return Ok(vec![work.rootfs(file)?]);
-    }
     let imported = match work.document(INDEX_FILE)? {
         Some(index) => work.index_file(&index)?,
         None => work.docker()?,
@@ -185,10 +183,14 @@ impl Import<'_> {
             let why = format!("it is for {ids} layers, the manifest has {layers}");
             return Err(ImageError::malformed(name, why));
         }
-        let mut staged = Vec::new();
-        for (descriptor, diff_id) in manifest.layers().iter().zip(ids) {
-            staged.extend(self.layer(descriptor, diff_id)?);
-        }
+        // An image may have one layer several times.
+        let pairs: BTreeMap<_, _> = (manifest.layers().iter().zip(ids))
+            .map(|(layer, id)| ((layer.digest().to_string(), id.to_string()), (layer, id)))
+            .collect();
+        let staged = self.several(pairs.into_values().collect(), |(layer, id)| {
+            self.layer(layer, id)
+        })?;
+        let staged = staged.into_iter().flatten().collect();
         self.store
             .put_document_as(&config, manifest.config().digest())?;
         self.store.publish_layers(staged)?;
@@ -247,8 +249,8 @@ impl Import<'_> {
             );
             return Err(ImageError::malformed(DOCKER_FILE, why));
         }
-        let mut staged = Vec::new();
-        for (name, diff_id) in image.layers.iter().zip(ids) {
+        let layers = image.layers.iter().zip(ids).collect();
+        let staged = self.several(layers, |(name, diff_id)| {
             let file = self.files.file(name)?;
             let file =
                 file.ok_or_else(|| ImageError::malformed(name, "the source does not have it"))?;
@@ -257,42 +259,53 @@ impl Import<'_> {
                 diff_id: Some(diff_id),
                 ..LayerSource::anonymous(Metered::new(file, meter))
             };
-            staged.push(self.store.stage_layer(source)?);
-        }
-        self.finish(&config, staged)
+            self.store.stage_layer(source)
+        })?;
+        finish(self.store, &config, staged)
     }
 
-    fn rootfs(&self, file: File) -> Result<Imported> {
-        let total = file.metadata().map(|m| m.len()).ok();
-        let meter = self.progress.begin("root file system", total);
-        let staged = self
-            .store
-            .stage_layer(LayerSource::anonymous(Metered::new(file, meter)))?;
-        let platform = host_platform();
-        let mut config = json!({
-            "architecture": platform.architecture().to_string(),
-            "os": "linux",
-            "config": {},
-            "rootfs": {"type": "layers", "diff_ids": [staged.diff_id.to_string()]},
-            "history": [{"created_by": "plyfs image import"}],
-        });
-        if let Some(created) = crate::time::source_date_epoch()? {
-            config["created"] = json!(crate::time::rfc3339(created));
-        }
-        let config = to_json(&config)?;
-        let image = self.finish(&config, vec![staged])?;
-        Ok(Imported {
-            image,
-            names: Vec::new(),
-        })
+    /// Layers are unpacked beside one another.
+    fn several<T: Send, R: Send>(
+        &self,
+        layers: Vec<T>,
+        work: impl Fn(T) -> Result<R> + Sync,
+    ) -> Result<Vec<R>> {
+        parallel::each(layers, parallel::jobs(), |_| false, |layer, _| work(layer))
     }
+}
 
-    /// Publishes an image for which there is no manifest yet.
-    fn finish(&self, config: &[u8], staged: Vec<StagedLayer>) -> Result<Image> {
-        let layers: Vec<Descriptor> = staged.iter().map(|l| l.descriptor.clone()).collect();
-        self.store.publish_layers(staged)?;
-        self.store.assemble_image(config, &layers)
+/// An image of one layer.
+fn rootfs(
+    store: &Store,
+    source: Box<dyn Read + Send>,
+    size: Option<u64>,
+    progress: &dyn Progress,
+) -> Result<Imported> {
+    let meter = progress.begin("root file system", size);
+    let staged = store.stage_layer(LayerSource::anonymous(Metered::new(source, meter)))?;
+    let platform = host_platform();
+    let mut config = json!({
+        "architecture": platform.architecture().to_string(),
+        "os": "linux",
+        "config": {},
+        "rootfs": {"type": "layers", "diff_ids": [staged.diff_id.to_string()]},
+        "history": [{"created_by": "plyfs image import"}],
+    });
+    if let Some(created) = crate::time::source_date_epoch()? {
+        config["created"] = json!(crate::time::rfc3339(created));
     }
+    let config = to_json(&config)?;
+    Ok(Imported {
+        image: finish(store, &config, vec![staged])?,
+        names: Vec::new(),
+    })
+}
+
+/// Publishes an image for which there is no manifest yet.
+fn finish(store: &Store, config: &[u8], staged: Vec<StagedLayer>) -> Result<Image> {
+    let layers: Vec<Descriptor> = staged.iter().map(|l| l.descriptor.clone()).collect();
+    store.publish_layers(staged)?;
+    store.assemble_image(config, &layers)
 }
 
 impl Store {

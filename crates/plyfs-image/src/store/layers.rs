@@ -9,9 +9,10 @@ use plyfs_sys::{io, open};
 use serde::{Deserialize, Serialize};
 
 use super::{Store, files};
+use crate::compression::Compression;
 use crate::digest::{self, Digest, Hasher};
 use crate::error::{ImageError, Result};
-use crate::unpack::{BlobFile, Job, Unpacked, unpack};
+use crate::unpack::{Job, Unpacked, unpack};
 
 /// What is known of a layer.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -33,6 +34,9 @@ pub struct LayerRecord {
     /// Xattrs that were left out.
     #[serde(default)]
     pub xattrs_lost: u64,
+    /// Device nodes that could not be made.
+    #[serde(default)]
+    pub devices_lost: u64,
 }
 
 /// A layer that comes from somewhere.
@@ -178,26 +182,24 @@ impl Store {
             Some(make_root(&tree)?)
         };
         let path = dir.path().join("blob");
-        let mut keep = match known_blob {
+        let keep = match known_blob {
             true => None,
-            false => Some(BlobFile::new(
-                File::create_new(&path).map_err(|e| ImageError::file("making", &path, e))?,
-            )),
+            false => {
+                Some(File::create_new(&path).map_err(|e| ImageError::file("making", &path, e))?)
+            }
         };
         let done = unpack(Job {
             source: source.reader,
-            keep: keep.as_mut().map(|k| Box::new(k) as _),
+            keep: keep.as_ref(),
             root: root.as_ref().map(|r| (r.as_fd(), self.namespace())),
             hashers,
             limits: &self.limits,
         })?;
         check(&done, source.blob.as_ref(), source.diff_id.as_ref())?;
-        let mut packed = false;
-        if let Some(keep) = keep {
-            let failed = |e| ImageError::file("writing", &path, e);
-            let (file, is_packed) = keep.finish().map_err(failed)?;
-            packed = is_packed;
-            file.map_or(Ok(()), |f| f.sync_all()).map_err(failed)?;
+        // A tree is synced with all that is in the file system when it gets its name.
+        if let Some(file) = keep.as_ref().filter(|_| known_tree) {
+            file.sync_all()
+                .map_err(|e| ImageError::file("writing", &path, e))?;
         }
         if let Some(record) = record(&done) {
             let text = serde_json::to_vec_pretty(&record)
@@ -212,7 +214,7 @@ impl Store {
             descriptor: Descriptor::new(media_type, done.blob.1, done.blob.0),
             diff_id: done.diff_id,
             dir,
-            packed,
+            packed: done.compression == Compression::Plain,
             has_blob: !known_blob,
             has_tree: !known_tree,
         })
@@ -312,5 +314,6 @@ fn record(done: &Unpacked) -> Option<LayerRecord> {
             .collect(),
         owners_lost: applied.owners_lost,
         xattrs_lost: applied.xattrs_lost,
+        devices_lost: applied.devices_lost,
     })
 }

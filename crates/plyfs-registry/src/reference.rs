@@ -139,9 +139,7 @@ fn parse(text: &str) -> Result<Reference, String> {
 fn split_host(text: &str) -> (&str, &str) {
     match text.split_once('/') {
         Some((first, rest))
-            if first.contains(['.', ':', '['])
-                || first == "localhost"
-                || first.bytes().any(|b| b.is_ascii_uppercase()) =>
+            if first.contains(['.', ':', '[']) || first.eq_ignore_ascii_case("localhost") =>
         {
             (first, rest)
         }

@@ -6,7 +6,7 @@ use plyfs_testkit::{Rules, bin, need, need_fuse, snapshot};
 use crate::place::Place;
 use crate::support::{run, same};
 
-mod killed;
+pub(crate) mod killed;
 
 #[test]
 fn the_merged_view_is_what_umoci_unpacks() {
@@ -260,6 +260,129 @@ fn programs_run_and_their_status_comes_back() {
         place.output(&["run", "nothing", "--", "x"]).status.code(),
         Some(125)
     );
+}
+
+#[test]
+fn every_command_tells_programs_what_it_did() {
+    need_fuse!();
+    let place = Place::new();
+    place.sh("mkdir r m; echo 1 >r/a; tar -C r -cf r.tar .");
+    let told = |args: &[&str]| -> serde_json::Value {
+        let text = place.plyfs(&[args, &["--json"]].concat());
+        serde_json::from_str(&text).unwrap_or_else(|e| panic!("{args:?}: {e}: {text}"))
+    };
+    let imported = told(&["image", "import", "r.tar", "--tag", "base"]);
+    let id = &imported[0]["id"];
+    assert_eq!(imported[0]["tags"][0], "base:latest");
+    assert_eq!(told(&["image", "tag", "base", "other"])["image"], *id);
+    let row = &told(&["image", "ls"])[0];
+    assert_eq!((&row["id"], &row["shared"]), (id, &0.into()));
+    assert_eq!(row["size"], row["unique"]);
+    assert_eq!(told(&["image", "tree"])[0]["layers"][0]["images"], 1);
+    assert_eq!(told(&["image", "inspect", "base"])["id"], *id);
+    assert!(told(&["image", "history", "base"])[0]["size"].is_u64());
+    let exported = told(&["image", "export", "base", "out.tar"]);
+    assert_eq!(exported["manifest"], imported[0]["manifest"]);
+    assert!(place.at("out.tar").exists());
+    assert_eq!(told(&["image", "verify"]), serde_json::json!([]));
+    assert_eq!(
+        told(&["container", "create", "base", "--name", "c"])["name"],
+        "c"
+    );
+    let at = told(&["container", "mount", "c"])["mountpoint"].clone();
+    assert_eq!(told(&["container", "ls"])[0]["mountpoint"], at);
+    place.sh("echo 2 >store/containers/c/merged/b");
+    assert_eq!(told(&["container", "diff", "c"])[0]["path"], "/b");
+    assert_eq!(told(&["container", "export", "c", "c.tar"])["bytes"], 4);
+    // The options stand before the words of the program.
+    let bundle = place.plyfs(&["bundle", "--json", "c", "bundle", "--", "/bin/true"]);
+    let bundle: serde_json::Value = serde_json::from_str(&bundle).unwrap();
+    assert_eq!(bundle["root"], at);
+    assert_eq!(told(&["container", "umount", "c"])["mountpoint"], at);
+    assert_eq!(
+        told(&["container", "commit", "c", "--tag", "new"])["tag"],
+        "new:latest"
+    );
+    assert_eq!(told(&["container", "rm", "c"])["removed"][0], "c");
+    place.plyfs(&["mount", "base", "m", "--read-only"]);
+    let m = place.at("m");
+    assert_eq!(told(&["umount", "m"])["mountpoint"], m.to_str().unwrap());
+    assert_eq!(
+        told(&["image", "rm", "other"])["untagged"][0],
+        "other:latest"
+    );
+    assert_eq!(told(&["image", "rm", "base"])["removed"][0], *id);
+    assert_eq!(
+        told(&["image", "gc", "--untagged"])["images"],
+        serde_json::json!([])
+    );
+    // 1 for what failed, 2 for what means nothing; one line on stderr, nothing on stdout.
+    for (args, code) in [
+        (&["image", "inspect", "none", "--json"][..], 1),
+        (&["container", "rm", "none"], 1),
+        (&["umount", "m"], 1),
+        (&["image", "export", "new", "-", "--json"], 1),
+        (&["image", "inspect"], 2),
+        (&["image", "frobnicate"], 2),
+    ] {
+        let done = place.output(args);
+        assert_eq!(done.status.code(), Some(code), "{args:?}");
+        assert!(
+            done.stdout.is_empty() && !done.stderr.is_empty(),
+            "{args:?}"
+        );
+    }
+}
+
+/// In a user namespace with a single id nobody but its root exists, and there are no devices.
+#[test]
+fn a_user_keeps_images_as_far_as_a_user_can() {
+    need_fuse!();
+    need!("unshare");
+    let place = Place::new();
+    place.sh(
+        "mkdir -p r/d; echo 1 >r/d/a; echo 2 >r/b; chown 12:34 r/d/a; mknod r/null c 1 3\n\
+         touch r/.wh.gone; chmod 4755 r/b; tar -C r -cf r.tar .; mkdir home m; chmod 711 .",
+    );
+    let script = "exec 2>&1\nplyfs() { \"$PLYFS\" \"$@\"; }\n\
+        export HOME=$PWD/home; unset XDG_DATA_HOME\n\
+        plyfs image import r.tar --tag base\n\
+        plyfs image import r.tar --quiet\n\
+        plyfs image verify\n\
+        plyfs mount base m --ephemeral\n\
+        cat m/d/a; stat -c '%a %u' m/b; test ! -e m/null; rm m/d/a; test ! -e m/d/a; plyfs umount m\n\
+        plyfs container create base --name c; d=$(plyfs container mount c); rm \"$d/b\"; echo 3 >\"$d/e\"\n\
+        plyfs container diff c; plyfs container umount c\n\
+        plyfs container commit c --tag next; plyfs image export next next.tar; plyfs image verify\n\
+        test -d home/.local/share/plyfs/layers";
+    let run = std::process::Command::new("unshare")
+        .args(["-Urm", "sh", "-euc", script])
+        .env("PLYFS", plyfs_testkit::bin())
+        .current_dir(place.dir.path())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&run.stdout);
+    assert!(run.status.success(), "{said}");
+    for want in [
+        "1 files are owned by you and not by whom the image says",
+        "1 device nodes are left out",
+        "everything is as it was",
+        "4755 0",
+        "D /b",
+        "A /e",
+    ] {
+        assert_eq!(
+            said.lines().filter(|l| l.starts_with(want)).count().min(1),
+            1,
+            "{want}: {said}"
+        );
+    }
+    // What was committed there is whole elsewhere, with the owners that the image has.
+    place.plyfs(&["image", "import", "next.tar", "--tag", "next"]);
+    place.plyfs(&["mount", "next", "m", "--read-only"]);
+    let seen = place.sh("stat -c %u:%g m/d/a; test -c m/null; test ! -e m/b; cat m/e");
+    place.plyfs(&["umount", "m"]);
+    assert_eq!(seen, "12:34\n3\n");
 }
 
 #[test]

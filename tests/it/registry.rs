@@ -1,17 +1,17 @@
 //! Pull and push by the command line, against docker-registry, with skopeo and umoci as judges.
 use std::os::unix::fs::PermissionsExt;
-use std::time::{Duration, Instant};
 
 use plyfs_testkit::registry::{RealRegistry, RegistrySetup};
 use plyfs_testkit::{Rules, need, need_fuse, snapshot};
 
+use crate::image::killed::Killer;
 use crate::place::Place;
 use crate::support::same;
 
 /// How often a pull is killed.
-const KILLS: u32 = 60;
+const KILLS: u32 = 70;
 /// After so many kills every byte is checked.
-const CHECK_EVERY: u32 = 20;
+const CHECK_EVERY: u32 = 25;
 const HTPASSWD: &str = "user:$2y$05$abcdefghijklmnopqrstuuOQiyCxlgf/oeuTqixKmWdcYUh4Hjl0a\n";
 
 #[test]
@@ -204,32 +204,30 @@ fn a_killed_pull_never_spoils_the_store() {
     place.sh("rm -rf store");
 
     let pull = ["image", "pull", "--tls-verify=false", &name];
-    let mut random = 0x2545_f491_u64;
-    for round in 1..=KILLS {
-        random = random
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1);
-        let until = Instant::now() + Duration::from_micros((random >> 33) % 90_000);
-        let mut child = place
-            .command(&pull)
-            .stdout(std::process::Stdio::null())
-            .stderr(std::process::Stdio::null())
-            .spawn()
-            .unwrap();
-        while Instant::now() < until && child.try_wait().unwrap().is_none() {
-            std::thread::sleep(Duration::from_micros(300));
+    let mut killer = Killer::new(0x2545_f491);
+    let (mut killed, mut round) = (0, 0);
+    while killed < KILLS {
+        round += 1;
+        assert!(
+            round < 20 * KILLS,
+            "pulls are quicker than their killer: {killed} of {round}"
+        );
+        if !killer.kills(&place, &pull) {
+            // Whole: the next one begins from nothing.
+            place.plyfs(&["image", "rm", &name]);
+            place.plyfs(&["image", "gc", "--untagged"]);
+            continue;
         }
-        child.kill().unwrap();
-        child.wait().unwrap();
-        if round % 7 == 0 {
+        killed += 1;
+        if killed % 7 == 0 {
             // The next ones begin from nothing, or with what gc has left.
             let forget = place.output(&["image", "rm", &name]);
             assert!(matches!(forget.status.code(), Some(0 | 1)));
             place.plyfs(&["image", "gc", "--untagged"]);
         }
-        if round % CHECK_EVERY == 0 {
+        if killed % CHECK_EVERY == 0 {
             let said = place.plyfs(&["image", "verify"]);
-            assert_eq!(said, "everything is as it was", "after {round} kills");
+            assert_eq!(said, "everything is as it was", "after {killed} kills");
         }
     }
     place.plyfs(&pull);

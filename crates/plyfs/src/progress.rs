@@ -76,7 +76,7 @@ impl Meter for Line {
 
     fn finish(&mut self, how: &str) {
         if !std::mem::replace(&mut self.finished, true) {
-            let size = crate::cmd::store::human(self.bytes);
+            let size = crate::report::bytes(self.bytes);
             output::note(format_args!("{}: {size}, {how}", self.label));
         }
     }

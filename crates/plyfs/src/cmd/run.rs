@@ -3,8 +3,11 @@ mod bundle;
 mod process;
 mod spec;
 
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+
+use anyhow::bail;
 
 use plyfs_image::Store;
 use plyfs_image::store::containers::Container;
@@ -40,6 +43,9 @@ pub(crate) struct ProcessArgs {
     /// A terminal for the program
     #[arg(short, long)]
     pub tty: bool,
+    /// Standard input is always the program's; for those who are used to -it
+    #[arg(short, long)]
+    pub interactive: bool,
     /// The root file system cannot be written
     #[arg(long)]
     pub read_only: bool,
@@ -83,6 +89,9 @@ pub(crate) struct BundleArgs {
     pub name: String,
     /// Where to write config.json
     pub dir: PathBuf,
+    /// Print a JSON object
+    #[arg(long)]
+    pub json: bool,
     /// The program and its arguments; the image's own otherwise
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     pub command: Vec<String>,
@@ -92,7 +101,16 @@ pub(crate) struct BundleArgs {
 pub(crate) fn bundle(args: &BundleArgs, root: Option<&Path>) -> anyhow::Result<()> {
     let store = store::open(root)?;
     let container = store.container(&args.name)?;
-    bundle::write(&store, &container, &args.process, &args.command, &args.dir)
+    bundle::write(&store, &container, &args.process, &args.command, &args.dir)?;
+    if !args.json {
+        return Ok(());
+    }
+    let told = serde_json::json!({
+        "name": container.name,
+        "bundle": std::path::absolute(&args.dir)?,
+        "root": container::mounted_at(&container)?.unwrap_or_else(|| container.merged()),
+    });
+    output::line(serde_json::to_string_pretty(&told)?)
 }
 
 /// Runs a program in a container that is made for it.
@@ -107,6 +125,9 @@ pub(crate) fn run(args: &Args, root: Option<&Path>) -> anyhow::Result<ExitCode> 
 }
 
 fn in_container(args: &Args, root: Option<&Path>) -> anyhow::Result<ExitCode> {
+    if args.process.tty && !std::io::stdin().is_terminal() {
+        bail!("-t needs a terminal as standard input: leave it out, or run this in one");
+    }
     let runtime = process::runtime(args.runtime.as_deref())?;
     let store = store::open(root)?;
     let image = store.resolve(&args.image)?;

@@ -1,7 +1,9 @@
-//! What all commands on the store share: opening it, sizes and ids for people.
+//! What all commands on the store share: opening it, and ids for people.
 use std::path::{Path, PathBuf};
 
-use plyfs_image::{Digest, Store};
+use plyfs_image::{Digest, Image, Store};
+
+use crate::output;
 
 /// Opens the store at `root`, or where it usually is.
 pub(crate) fn open(root: Option<&Path>) -> anyhow::Result<Store> {
@@ -14,41 +16,25 @@ pub(crate) fn short(digest: &Digest) -> &str {
     digest.digest().get(..12).unwrap_or(digest.digest())
 }
 
-/// A size as people read it.
-pub(crate) fn human(bytes: u64) -> String {
-    let units = ["kB", "MB", "GB", "TB", "PB", "EB"];
-    if bytes < 1000 {
-        return format!("{bytes} B");
+/// Says on stderr what of an image could not be unpacked as it is, for want of privileges.
+pub(crate) fn tell_losses(store: &Store, image: &Image, quiet: bool) -> anyhow::Result<()> {
+    let (mut owners, mut devices) = (0, 0);
+    for diff_id in &image.diff_ids {
+        let layer = store.layer(diff_id)?;
+        owners += layer.owners_lost;
+        devices += layer.devices_lost;
     }
-    let (mut size, mut divided) = (bytes, 0);
-    while size >= 1_000_000 && divided + 1 < units.len() {
-        size /= 1000;
-        divided += 1;
+    if !quiet && owners > 0 {
+        output::note(format_args!(
+            "{owners} files are owned by you and not by whom the image says: only root can give \
+             them away, or you in a namespace with subordinate ids ('unshare --map-root-user \
+             --map-auto plyfs ...')"
+        ));
     }
-    let tenths = size / 100;
-    format!(
-        "{}.{} {}",
-        tenths / 10,
-        tenths % 10,
-        units.get(divided).unwrap_or(&"EB")
-    )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sizes() {
-        for (bytes, want) in [
-            (0, "0 B"),
-            (999, "999 B"),
-            (1500, "1.5 kB"),
-            (999_999, "999.9 kB"),
-            (1_000_000, "1.0 MB"),
-            (8_589_934_592, "8.5 GB"),
-        ] {
-            assert_eq!(human(bytes), want);
-        }
+    if !quiet && devices > 0 {
+        output::note(format_args!(
+            "{devices} device nodes are left out: only root can make them"
+        ));
     }
+    Ok(())
 }

@@ -3,6 +3,9 @@ use std::path::PathBuf;
 
 use plyfs_mount::unmount;
 use plyfs_sys::mount::Unmount;
+use serde_json::json;
+
+use crate::output;
 
 /// `plyfs umount`.
 #[derive(Debug, clap::Args)]
@@ -12,6 +15,9 @@ pub(crate) struct Args {
     /// Take it from the tree now, even if it is in use; the daemon ends with its last user
     #[arg(short, long)]
     pub lazy: bool,
+    /// Print a JSON object
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Unmounts and waits for the daemon.
@@ -21,5 +27,11 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     } else {
         Unmount::Idle
     };
-    Ok(unmount::unmount(&args.mountpoint, how)?)
+    let place = std::path::absolute(&args.mountpoint)?;
+    unmount::unmount(&args.mountpoint, how)?;
+    if !args.json {
+        return Ok(());
+    }
+    let told = json!({ "mountpoint": place });
+    output::line(serde_json::to_string_pretty(&told)?)
 }

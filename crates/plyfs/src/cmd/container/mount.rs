@@ -32,6 +32,9 @@ pub(crate) struct UmountArgs {
     /// Take it from the tree now, even if it is in use; the daemon ends with its last user
     #[arg(short, long)]
     pub lazy: bool,
+    /// Print a JSON object
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Mounts and prints where.
@@ -82,14 +85,14 @@ pub(crate) fn mounted_at(container: &Container) -> anyhow::Result<Option<PathBuf
     Ok(None)
 }
 
-/// Takes the mount away; whether there was one.
-pub(crate) fn unmount(container: &Container, how: Unmount) -> anyhow::Result<bool> {
+/// Takes the mount away; where it was, if there was one.
+pub(crate) fn unmount(container: &Container, how: Unmount) -> anyhow::Result<Option<PathBuf>> {
     let Some(place) = mounted_at(container)? else {
-        return Ok(false);
+        return Ok(None);
     };
     plyfs_mount::unmount::unmount(&place, how)
         .with_context(|| format!("container {:?}", container.name))?;
-    Ok(true)
+    Ok(Some(place))
 }
 
 /// Unmounts.
@@ -100,8 +103,12 @@ pub(crate) fn umount(args: &UmountArgs, root: Option<&Path>) -> anyhow::Result<(
     } else {
         Unmount::Idle
     };
-    if !unmount(&container, how)? {
+    let Some(place) = unmount(&container, how)? else {
         bail!("container {:?} is not mounted", args.name);
+    };
+    if !args.json {
+        return Ok(());
     }
-    Ok(())
+    let told = serde_json::json!({ "name": container.name, "mountpoint": place });
+    output::line(serde_json::to_string_pretty(&told)?)
 }

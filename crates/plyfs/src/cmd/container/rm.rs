@@ -3,8 +3,11 @@ use std::path::Path;
 
 use plyfs_sys::mount::Unmount;
 
+use serde_json::json;
+
 use super::unmount;
 use crate::cmd::store;
+use crate::output;
 
 /// `plyfs container rm`.
 #[derive(Debug, clap::Args)]
@@ -15,17 +18,27 @@ pub(crate) struct Args {
     /// Unmount them first
     #[arg(short, long)]
     pub force: bool,
+    /// Print a JSON object
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Removes.
 pub(crate) fn run(args: &Args, root: Option<&Path>) -> anyhow::Result<()> {
     let store = store::open(root)?;
+    let mut removed = Vec::new();
     for name in &args.names {
         let container = store.container(name)?;
         if args.force {
             unmount(&container, Unmount::Idle)?;
         }
         store.remove_container(&container)?;
+        removed.push(name);
     }
-    Ok(())
+    if !args.json {
+        return Ok(());
+    }
+    output::line(serde_json::to_string_pretty(
+        &json!({ "removed": removed }),
+    )?)
 }

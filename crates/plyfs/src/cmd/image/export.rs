@@ -1,9 +1,12 @@
 //! `plyfs image export`.
 use std::path::{Path, PathBuf};
 
+use anyhow::bail;
 use plyfs_image::exchange::{self, Format};
+use serde_json::json;
 
 use crate::cmd::store;
+use crate::output;
 
 /// How an image is written.
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
@@ -29,10 +32,16 @@ pub(crate) struct Args {
     /// How
     #[arg(long, value_enum, default_value = "oci")]
     pub format: Form,
+    /// Print a JSON object
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Exports.
 pub(crate) fn run(args: &Args, root: Option<&Path>) -> anyhow::Result<()> {
+    if args.json && args.path == Path::new("-") {
+        bail!("standard output is for the archive: name a file, or leave --json out");
+    }
     let store = store::open(root)?;
     let image = store.resolve(&args.image)?;
     let tagged = store.find_tag(&args.image)?;
@@ -44,5 +53,15 @@ pub(crate) fn run(args: &Args, root: Option<&Path>) -> anyhow::Result<()> {
         Form::Oci => Format::OciDir,
     };
     let name = tagged.as_ref().map(|t| t.name.as_str());
-    Ok(exchange::export(&store, &image, name, &args.path, format)?)
+    exchange::export(&store, &image, name, &args.path, format)?;
+    if !args.json {
+        return Ok(());
+    }
+    let told = json!({
+        "id": image.id,
+        "manifest": image.manifest.digest(),
+        "name": name,
+        "path": std::path::absolute(&args.path)?,
+    });
+    output::line(serde_json::to_string_pretty(&told)?)
 }

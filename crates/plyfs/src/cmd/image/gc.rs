@@ -1,8 +1,8 @@
 //! `plyfs image gc`.
 use std::path::Path;
 
-use crate::cmd::store::{self, human};
-use crate::output;
+use crate::cmd::store;
+use crate::{output, report};
 
 /// `plyfs image gc`.
 #[derive(Debug, clap::Args)]
@@ -28,6 +28,6 @@ pub(crate) fn run(args: &Args, root: Option<&Path>) -> anyhow::Result<()> {
         done.layers.len(),
         done.blobs.len(),
         done.leftovers,
-        human(done.bytes)
+        report::bytes(done.bytes)
     ))
 }

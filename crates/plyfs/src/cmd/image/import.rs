@@ -66,6 +66,7 @@ pub(crate) fn run(args: &Args, root: Option<&Path>) -> anyhow::Result<()> {
         for name in names {
             tags.push(store.tag(&name, &imported.image)?.name);
         }
+        store::tell_losses(&store, &imported.image, args.quiet)?;
         told.push(json!({
             "id": imported.image.id,
             "manifest": imported.image.manifest.digest(),

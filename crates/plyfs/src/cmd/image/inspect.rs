@@ -5,8 +5,8 @@ use anyhow::anyhow;
 use plyfs_image::Store;
 use serde_json::{Value, json};
 
-use crate::cmd::store::{self, human, short};
-use crate::output;
+use crate::cmd::store::{self, short};
+use crate::{output, report};
 
 /// `plyfs image inspect`.
 #[derive(Debug, clap::Args)]
@@ -50,6 +50,7 @@ pub(crate) fn run(args: &Args, root: Option<&Path>) -> anyhow::Result<()> {
             "entries": record.entries,
             "owners_lost": record.owners_lost,
             "xattrs_lost": record.xattrs_lost,
+            "devices_lost": record.devices_lost,
             "directory": store.layer_dir(diff_id)?,
         }));
     }
@@ -82,7 +83,7 @@ pub(crate) fn history(args: &HistoryArgs, root: Option<&Path>) -> anyhow::Result
         rows.push(vec![
             layer.as_ref().map_or("-", short).to_owned(),
             text("created"),
-            step["size"].as_u64().map_or("-".to_owned(), human),
+            step["size"].as_u64().map_or("-".to_owned(), report::bytes),
             output::escaped(text("created_by").as_bytes()),
         ]);
     }

@@ -5,8 +5,8 @@ use std::path::Path;
 use plyfs_image::{Digest, Image, Store};
 use serde::Serialize;
 
-use crate::cmd::store::{self, human, short};
-use crate::output;
+use crate::cmd::store::{self, short};
+use crate::{output, report};
 
 /// `plyfs image ls`.
 #[derive(Debug, clap::Args)]
@@ -33,6 +33,8 @@ pub(super) struct Row {
     pub size: u64,
     /// Bytes of files in layers that no other image has: what removing it frees.
     pub unique: u64,
+    /// Bytes of files in layers that other images have, too.
+    pub shared: u64,
 }
 
 /// A layer of an image.
@@ -91,6 +93,7 @@ pub(super) fn rows(store: &Store) -> anyhow::Result<Vec<Row>> {
             layers,
             size,
             unique,
+            shared: size - unique,
         });
     }
     rows.sort_by(|a, b| (a.tags.is_empty(), &a.tags).cmp(&(b.tags.is_empty(), &b.tags)));
@@ -104,9 +107,11 @@ pub(crate) fn run(args: &Args, root: Option<&Path>) -> anyhow::Result<()> {
         return output::line(serde_json::to_string_pretty(&rows)?);
     }
     let mut lines = vec![
-        ["NAME", "IMAGE", "CREATED", "LAYERS", "SIZE", "UNIQUE"]
-            .map(String::from)
-            .to_vec(),
+        [
+            "NAME", "IMAGE", "CREATED", "LAYERS", "SIZE", "UNIQUE", "SHARED",
+        ]
+        .map(String::from)
+        .to_vec(),
     ];
     for row in &rows {
         let names = if row.tags.is_empty() {
@@ -121,8 +126,9 @@ pub(crate) fn run(args: &Args, root: Option<&Path>) -> anyhow::Result<()> {
                 short(&row.id).to_owned(),
                 created.get(..19).unwrap_or(created).to_owned(),
                 row.layers.len().to_string(),
-                human(row.size),
-                human(row.unique),
+                report::bytes(row.size),
+                report::bytes(row.unique),
+                report::bytes(row.shared),
             ]);
         }
     }

@@ -49,6 +49,7 @@ pub(crate) fn run(args: &Args, root: Option<&Path>) -> anyhow::Result<()> {
             args.reference, pulled.fetched, pulled.present
         ));
     }
+    store::tell_losses(&store, &pulled.image, args.quiet)?;
     if !args.json {
         return output::line(&pulled.image.id);
     }

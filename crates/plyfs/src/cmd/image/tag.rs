@@ -3,8 +3,8 @@ use std::path::Path;
 
 use serde_json::json;
 
-use crate::cmd::store::{self, human};
-use crate::output;
+use crate::cmd::store;
+use crate::{output, report};
 
 /// `plyfs image tag`.
 #[derive(Debug, clap::Args)]
@@ -79,6 +79,6 @@ pub(crate) fn remove(args: &RmArgs, root: Option<&Path>) -> anyhow::Result<()> {
         .iter()
         .try_for_each(|id| output::line(format_args!("removed {id}")))?;
     freed.map_or(Ok(()), |bytes| {
-        output::line(format_args!("freed {}", human(bytes)))
+        output::line(format_args!("freed {}", report::bytes(bytes)))
     })
 }

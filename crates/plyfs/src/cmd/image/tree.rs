@@ -2,8 +2,8 @@
 use std::path::Path;
 
 use super::ls::{Row, rows};
-use crate::cmd::store::{self, human, short};
-use crate::output;
+use crate::cmd::store::{self, short};
+use crate::{output, report};
 
 /// `plyfs image tree`.
 #[derive(Debug, clap::Args)]
@@ -38,8 +38,8 @@ fn show(row: &Row) -> anyhow::Result<()> {
     output::line(format_args!(
         "{name} ({}): {}, removing it frees {}",
         short(&row.id),
-        human(row.size),
-        human(row.unique)
+        report::bytes(row.size),
+        report::bytes(row.unique)
     ))?;
     let last = row.layers.len().saturating_sub(1);
     for (i, layer) in row.layers.iter().rev().enumerate() {
@@ -51,7 +51,7 @@ fn show(row: &Row) -> anyhow::Result<()> {
         output::line(format_args!(
             "{branch} {} {}{shared}",
             short(&layer.diff_id),
-            human(layer.size)
+            report::bytes(layer.size)
         ))?;
     }
     Ok(())

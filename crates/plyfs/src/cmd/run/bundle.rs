@@ -215,6 +215,7 @@ mod tests {
             network: spec::Network::None,
             hostname: None,
             tty: false,
+            interactive: false,
             read_only: false,
         }
     }

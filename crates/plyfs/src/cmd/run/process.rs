@@ -1,4 +1,5 @@
 //! Running the runtime: signals are passed on, the exit status comes back.
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, ExitStatus};
 
@@ -36,7 +37,8 @@ pub(super) fn runtime(asked: Option<&Path>) -> anyhow::Result<PathBuf> {
 
 /// Runs the bundle to its end.
 pub(super) fn run(runtime: &Path, bundle: &Path, id: &str) -> anyhow::Result<ExitCode> {
-    // The program gets what the terminal sends by itself; what is sent to us is passed on.
+    // What is sent to us is passed on. What a terminal sends, the runtime gets and passes on itself.
+    let from_terminal = std::io::stdin().is_terminal();
     let stop = StopSignals::block()?;
     let mut child = Command::new(runtime)
         .args(["run", "--bundle"])
@@ -46,10 +48,12 @@ pub(super) fn run(runtime: &Path, bundle: &Path, id: &str) -> anyhow::Result<Exi
         .with_context(|| format!("running {runtime:?}"))?;
     let (program, name) = (runtime.to_owned(), id.to_owned());
     std::thread::spawn(move || {
-        while stop.wait().is_ok() {
-            let sent = Command::new(&program)
-                .args(["kill", &name, "TERM"])
-                .status();
+        while let Ok(signal) = stop.wait() {
+            if signal == "SIGINT" && from_terminal {
+                continue;
+            }
+            let short = signal.trim_start_matches("SIG");
+            let sent = Command::new(&program).args(["kill", &name, short]).status();
             if let Err(e) = sent {
                 tracing::warn!("the signal was not passed on: {e}");
             }

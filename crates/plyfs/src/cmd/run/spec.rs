@@ -83,6 +83,10 @@ pub(super) fn config(wanted: &Wanted) -> anyhow::Result<Value> {
     if own_network {
         namespaces.push("network");
     }
+    let is_user = process::euid() != 0;
+    if is_user {
+        namespaces.push("user");
+    }
     let namespaces: Vec<Value> = namespaces.iter().map(|n| json!({ "type": n })).collect();
     let is_root = wanted.user.uid == 0;
     let held: &[&str] = if is_root { &CAPABILITIES } else { &[] };
@@ -91,7 +95,12 @@ pub(super) fn config(wanted: &Wanted) -> anyhow::Result<Value> {
         "maskedPaths": MASKED,
         "readonlyPaths": READ_ONLY,
     });
-    if process::in_initial_user_ns() {
+    if is_user {
+        // Root inside is who runs this; nobody else exists there.
+        let map = |id: u32| json!([{ "containerID": 0, "hostID": id, "size": 1 }]);
+        linux["uidMappings"] = map(process::euid());
+        linux["gidMappings"] = map(process::egid());
+    } else if process::in_initial_user_ns() {
         linux["resources"] = json!({ "devices": devices() });
     }
     Ok(json!({
@@ -173,7 +182,7 @@ fn mounts(wanted: &Wanted) -> anyhow::Result<Vec<Value>> {
     ];
     let sysfs = match wanted.network {
         // sysfs belongs to a network namespace and can only be mounted by its owner.
-        Network::Host if !process::in_initial_user_ns() => {
+        Network::Host if process::euid() != 0 || !process::in_initial_user_ns() => {
             mount("/sys", "bind", "/sys", &with(&["rbind", "ro"]))
         }
         _ => mount("/sys", "sysfs", "sysfs", &with(&["ro"])),

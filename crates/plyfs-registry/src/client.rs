@@ -75,13 +75,13 @@ impl Client {
     /// A client for the registry of `reference`. Connects when first asked for something.
     pub fn new(reference: &Reference, options: Options) -> Result<Self> {
         let verify = options.tls_verify;
-        let tls = tls::config(reference.host(), verify, options.cert_dir.as_deref())?;
+        let (tls, own_tls) = tls::config(reference.host(), verify, options.cert_dir.as_deref())?;
         let timeouts = Timeouts {
             connect: options.connect_timeout,
             idle: options.idle_timeout,
         };
         Ok(Self {
-            agent: http::agent(tls, timeouts),
+            agent: http::agent(tls, own_tls, timeouts),
             host: reference.host().to_owned(),
             api_host: reference.api_host().to_owned(),
             auth: Auth::new(options.credentials.clone()),

@@ -5,9 +5,14 @@ use std::time::Duration;
 use serde::Deserialize;
 use ureq::http::{HeaderMap, Method, Request, Response, StatusCode, Uri, header};
 use ureq::tls::TlsConfig;
+use ureq::unversioned::resolver::DefaultResolver;
+use ureq::unversioned::transport::{
+    ConnectProxyConnector, Connector, RustlsConnector, TcpConnector,
+};
 use ureq::{Agent, Body, SendBody};
 
 use crate::error::{ApiError, Object, RegistryError, Result};
+use crate::own_ca::OwnTls;
 use crate::retry;
 use crate::url::{self, Origin};
 
@@ -127,8 +132,8 @@ impl Answer {
 }
 
 /// The agent for one registry: no redirects of its own, errors are answers.
-pub(crate) fn agent(tls: TlsConfig, timeouts: Timeouts) -> Agent {
-    Agent::config_builder()
+pub(crate) fn agent(tls: TlsConfig, own_tls: OwnTls, timeouts: Timeouts) -> Agent {
+    let config = Agent::config_builder()
         .tls_config(tls)
         .http_status_as_error(false)
         .max_redirects(0)
@@ -137,8 +142,14 @@ pub(crate) fn agent(tls: TlsConfig, timeouts: Timeouts) -> Agent {
         .timeout_connect(Some(timeouts.connect))
         .timeout_per_read(Some(timeouts.idle))
         .timeout_per_write(Some(timeouts.idle))
-        .build()
-        .into()
+        .build();
+    // ureq's own chain, with ours before its TLS, which leaves alone what is encrypted already.
+    let connector =
+        ().chain(ConnectProxyConnector::default())
+            .chain(TcpConnector::default())
+            .chain(own_tls)
+            .chain(RustlsConnector::default());
+    Agent::with_parts(config, connector, DefaultResolver::default())
 }
 
 /// One exchange; redirects are answers.
@@ -300,8 +311,8 @@ fn tls_advice(error: &ureq::Error) -> &'static str {
     } else if text.contains("InvalidContentType") || text.contains("corrupt message") {
         "; it does not speak TLS: --tls-verify=false allows plain http"
     } else if text.contains("CaUsedAsEndEntity") {
-        "; its certificate is that of a CA: give it one with basicConstraints=CA:FALSE, or use \
-         --tls-verify=false"
+        "; its certificate is that of a CA: put this very certificate into \
+         /etc/containers/certs.d/HOST:PORT/ca.crt, or use --tls-verify=false"
     } else {
         "; --tls-verify=false does without a check of its certificate"
     }

@@ -9,6 +9,7 @@ mod digest;
 mod error;
 mod http;
 mod manifest;
+mod own_ca;
 mod platform;
 mod progress;
 mod pull;

@@ -4,27 +4,46 @@ use std::path::{Path, PathBuf};
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
 
 use crate::error::{RegistryError, Result};
+use crate::own_ca::OwnTls;
 
 /// Where container tools look for the certificates of a registry, under its host and port.
 const PLACES: [&str; 2] = ["/etc/containers/certs.d", "/etc/docker/certs.d"];
 
-/// TLS for one registry: with a check of its certificate, or without any.
-pub(crate) fn config(host: &str, verify: bool, cert_dir: Option<&Path>) -> Result<TlsConfig> {
+/// TLS for one registry: with a check of its certificate, or without any; and what makes the
+/// connections where the operator has certificates for it.
+pub(crate) fn config(
+    host: &str,
+    verify: bool,
+    cert_dir: Option<&Path>,
+) -> Result<(TlsConfig, OwnTls)> {
     let builder = TlsConfig::builder();
     if !verify {
-        return Ok(builder.disable_verification(true).build());
+        let config = builder.disable_verification(true).build();
+        return Ok((config, OwnTls::default()));
     }
     let mut roots = system();
-    for dir in directories(host, cert_dir) {
-        roots.extend(of_directory(&dir, cert_dir.is_some())?);
+    let directories = directories(host, cert_dir);
+    let mut own = Vec::new();
+    for dir in &directories {
+        own.extend(of_directory(dir, cert_dir.is_some())?);
     }
+    roots.extend(own.iter().cloned());
+    let own_tls = match directories.first() {
+        Some(dir) if !own.is_empty() => {
+            OwnTls::new(&roots, &own).map_err(|reason| RegistryError::Certificate {
+                path: dir.clone(),
+                reason,
+            })?
+        }
+        _ => OwnTls::default(),
+    };
     // A container without the system's certificates still reaches public registries.
     let roots = if roots.is_empty() {
         RootCerts::WebPki
     } else {
         RootCerts::new_with_certs(&roots)
     };
-    Ok(builder.root_certs(roots).build())
+    Ok((builder.root_certs(roots).build(), own_tls))
 }
 
 fn system() -> Vec<Certificate<'static>> {

@@ -191,6 +191,33 @@ fn a_certificate_has_to_be_known_unless_told_otherwise() {
 }
 
 #[test]
+fn a_certificate_that_is_its_own_ca_is_trusted_where_the_operator_put_it() {
+    need!("docker-registry", "openssl");
+    let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let tls = TlsFiles::make(dir.path(), true);
+    let setup = RegistrySetup {
+        htpasswd: None,
+        tls: Some(tls.clone()),
+    };
+    let registry = RealRegistry::start(&setup);
+    let host = registry.host();
+    let trusting = |dir: &std::path::Path| Options {
+        tls_verify: true,
+        cert_dir: Some(dir.to_owned()),
+        ..options()
+    };
+    let layer = content(3_000_000);
+    push(&client(&host, trusting(&tls.dir)), &host, "a:1", &layer);
+    assert_eq!(
+        pull(&client(&host, trusting(&tls.dir)), &host, "a:1").1,
+        layer
+    );
+    // Another one of the same name is not.
+    let another = TlsFiles::make(other.path(), true);
+    client(&host, trusting(&another.dir)).ping().unwrap_err();
+}
+
+#[test]
 fn a_registry_that_is_not_there_is_said_so() {
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let host = port.local_addr().unwrap().to_string();

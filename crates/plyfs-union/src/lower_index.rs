@@ -10,7 +10,7 @@ use plyfs_format::aufs::{self, AufsName};
 use plyfs_format::whiteout;
 use plyfs_layer::{Obj, Reach};
 use plyfs_sys::stat::Kind;
-use plyfs_sys::{At, Name, NameBuf, dir, open, stat, xattr};
+use plyfs_sys::{At, Name, dir, open, stat, xattr};
 
 use crate::stack::Stack;
 use crate::{Error, Result};
@@ -52,14 +52,13 @@ pub(crate) fn cookie_of(name: &[u8]) -> Cookie {
 #[derive(Debug, Clone)]
 pub(crate) struct IndexEntry {
     pub(crate) cookie: Cookie,
-    name_at: u32,
-    name_len: u8,
-    pub(crate) kind: Kind,
     /// Inode number in the topmost layer that has the name.
     pub(crate) ino: u64,
-    /// Positions in the directory's list of lowers, in [`LowerIndex::places`].
-    places_at: u32,
-    places: u16,
+    name_at: u32,
+    /// Position of that layer in the directory's list of lowers.
+    place: u16,
+    name_len: u8,
+    pub(crate) kind: Kind,
 }
 
 /// The names of a directory's lower part, in the order of their cookies.
@@ -67,7 +66,8 @@ pub(crate) struct IndexEntry {
 pub(crate) struct LowerIndex {
     entries: Vec<IndexEntry>,
     names: Vec<u8>,
-    places: Vec<u16>,
+    /// The deeper positions of directories that merge, by where the name is.
+    deeper: HashMap<u32, Box<[u16]>>,
 }
 
 impl LowerIndex {
@@ -102,42 +102,45 @@ impl LowerIndex {
     /// The positions in the directory's list of lowers that have the entry: one for a file, all
     /// that may merge for a directory.
     pub(crate) fn positions(&self, entry: &IndexEntry) -> impl Iterator<Item = usize> + '_ {
-        let at = entry.places_at as usize;
-        let list = self
-            .places
-            .get(at..at + usize::from(entry.places))
-            .unwrap_or_default();
-        list.iter().map(|p| usize::from(*p))
+        let may_merge = entry.kind == Kind::Dir && !self.deeper.is_empty();
+        let deeper = may_merge.then(|| self.deeper.get(&entry.name_at));
+        let deeper = deeper.flatten().into_iter().flatten();
+        let all = std::iter::once(entry.place).chain(deeper.copied());
+        all.map(usize::from)
     }
 
     /// Bytes the index takes in memory.
     pub(crate) fn weight(&self) -> usize {
-        self.entries.len() * size_of::<IndexEntry>() + self.names.len() + self.places.len() * 2
+        let deeper = self.deeper.values().map(|places| places.len() * 2 + 32);
+        self.entries.len() * size_of::<IndexEntry>() + self.names.len() + deeper.sum::<usize>()
     }
 }
 
-/// What is known of a name while the layers are read from the top.
-struct Slot {
-    kind: Kind,
+/// What one layer says of one name.
+struct Record {
+    cookie: Cookie,
     ino: u64,
-    places: Vec<u16>,
-    /// A whiteout or another kind of object hides all that is deeper.
-    closed: bool,
-    /// The topmost thing under this name is a whiteout: the name does not show.
-    hidden: bool,
-}
-
-/// Reads all lowers of a directory once.
-pub(crate) struct Builder<'a> {
-    pub(crate) reach: &'a Reach,
-    stack: &'a Stack,
-    slots: HashMap<NameBuf, Slot>,
+    name_at: u32,
+    /// Grows with depth; what a layer hides in those below it comes behind what it has itself.
+    order: u32,
+    name_len: u8,
+    seen: Seen,
 }
 
 /// What one layer has under one name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Seen {
+    /// Nothing that is deeper shows.
     Whiteout,
-    Object(Kind, u64),
+    Object(Kind),
+}
+
+/// Reads all lowers of a directory once: collects what they say, and sorts it by name and depth.
+pub(crate) struct Builder<'a> {
+    pub(crate) reach: &'a Reach,
+    stack: &'a Stack,
+    records: Vec<Record>,
+    names: Vec<u8>,
 }
 
 impl<'a> Builder<'a> {
@@ -145,7 +148,8 @@ impl<'a> Builder<'a> {
         Self {
             reach,
             stack,
-            slots: HashMap::new(),
+            records: Vec::new(),
+            names: Vec::new(),
         }
     }
 
@@ -157,7 +161,7 @@ impl<'a> Builder<'a> {
                 break;
             }
         }
-        Ok(self.finish())
+        self.finish()
     }
 
     /// Reads one layer; true when it hides all deeper ones (`.wh..wh..opq`).
@@ -170,28 +174,39 @@ impl<'a> Builder<'a> {
         let fd = self.reach.dir_fd(lower)?;
         let list = open::open_dir_for_list(fd.as_fd())?;
         let mut opaque = false;
-        let mut aufs_whiteouts: Vec<NameBuf> = Vec::new();
-        let mut seen: Vec<(NameBuf, Seen)> = Vec::new();
+        let order = u32::from(pos) * 2;
         dir::for_each::<Error>(list.as_fd(), |entry| {
             match aufs::classify(entry.name) {
                 AufsName::OpaqueMarker => opaque = true,
                 AufsName::Meta => {}
-                AufsName::Whiteout(hidden) => aufs_whiteouts.push(Name::new(hidden)?.to_owned()),
+                AufsName::Whiteout(hidden) => {
+                    self.note(order + 1, Name::new(hidden)?, 0, Seen::Whiteout)?;
+                }
                 AufsName::Plain => {
-                    let name = Name::new(entry.name)?.to_owned();
-                    let what = self.classify(lower, fd.as_fd(), &name, &entry)?;
-                    seen.extend(what.map(|what| (name, what)));
+                    let name = Name::new(entry.name)?;
+                    if let Some((seen, ino)) = self.classify(lower, fd.as_fd(), name, &entry)? {
+                        self.note(order, name, ino, seen)?;
+                    }
                 }
             }
             Ok(())
         })?;
-        for (name, what) in seen {
-            self.add(pos, name, &what);
-        }
-        for name in aufs_whiteouts {
-            self.close(name);
-        }
         Ok(opaque)
+    }
+
+    fn note(&mut self, order: u32, name: &Name, ino: u64, seen: Seen) -> Result<()> {
+        let name = name.as_bytes();
+        let too_large = |_| Error::Malformed("too many names in a directory");
+        self.records.push(Record {
+            cookie: cookie_of(name),
+            ino,
+            name_at: u32::try_from(self.names.len()).map_err(too_large)?,
+            order,
+            name_len: u8::try_from(name.len()).map_err(too_large)?,
+            seen,
+        });
+        self.names.extend_from_slice(name);
+        Ok(())
     }
 
     /// None for a name that has gone since it was listed.
@@ -201,7 +216,7 @@ impl<'a> Builder<'a> {
         dir: std::os::fd::BorrowedFd<'_>,
         name: &Name,
         entry: &dir::DirEntry<'_>,
-    ) -> Result<Option<Seen>> {
+    ) -> Result<Option<(Seen, u64)>> {
         let xwhiteouts = self.stack.may_have_xwhiteouts(lower);
         let by_marks = self.stack.stat_mark(lower.layer()).is_some();
         let sure = match entry.kind {
@@ -210,84 +225,86 @@ impl<'a> Builder<'a> {
             Some(kind) => Some(kind),
         };
         if let Some(kind) = sure {
-            return Ok(Some(Seen::Object(kind, entry.ino)));
+            return Ok(Some((Seen::Object(kind), entry.ino)));
         }
         let at = At::entry(dir, name);
         let Some(found) = stat::stat_opt(at)? else {
             return Ok(None);
         };
         if whiteout::is_whiteout_dev(found.mode, found.rdev.0, found.rdev.1) {
-            return Ok(Some(Seen::Whiteout));
+            return Ok(Some((Seen::Whiteout, found.ino)));
         }
         if xwhiteouts && whiteout::may_be_xattr_whiteout(found.mode, found.size) {
             let mark = xattr::get(at, self.stack.ns.whiteout().as_bytes())?;
             if mark.is_some() {
-                return Ok(Some(Seen::Whiteout));
+                return Ok(Some((Seen::Whiteout, found.ino)));
             }
         }
         let kind = self.stack.seen_kind(lower.layer(), at, &found)?;
-        Ok(Some(Seen::Object(kind, found.ino)))
+        Ok(Some((Seen::Object(kind), found.ino)))
     }
 
-    fn add(&mut self, pos: u16, name: NameBuf, what: &Seen) {
-        match (self.slots.get_mut(&name), what) {
-            (Some(slot), _) if slot.closed => {}
-            (Some(slot), Seen::Object(Kind::Dir, _)) => slot.places.push(pos),
-            // Deeper non-directories are hidden by the directory above.
-            (Some(slot), _) => slot.closed = true,
-            (None, Seen::Whiteout) => self.close(name),
-            (None, Seen::Object(kind, ino)) => {
-                let slot = Slot {
-                    kind: *kind,
-                    ino: *ino,
-                    places: vec![pos],
-                    closed: *kind != Kind::Dir,
-                    hidden: false,
-                };
-                self.slots.insert(name, slot);
-            }
-        }
-    }
-
-    /// Hides `name` in all deeper layers.
-    fn close(&mut self, name: NameBuf) {
-        let hidden = Slot {
-            kind: Kind::File,
-            ino: 0,
-            places: Vec::new(),
-            closed: true,
-            hidden: true,
+    fn finish(self) -> Result<LowerIndex> {
+        let Self {
+            mut records, names, ..
+        } = self;
+        let name = |r: &Record| {
+            let at = r.name_at as usize;
+            names
+                .get(at..at + usize::from(r.name_len))
+                .unwrap_or_default()
         };
-        self.slots
-            .entry(name)
-            .and_modify(|slot| slot.closed = true)
-            .or_insert(hidden);
-    }
-
-    fn finish(self) -> LowerIndex {
-        let mut list: Vec<(Cookie, NameBuf, Slot)> = self
-            .slots
-            .into_iter()
-            .filter(|(_, slot)| !slot.hidden)
-            .map(|(name, slot)| (cookie_of(name.as_bytes()), name, slot))
-            .collect();
-        list.sort_unstable_by(|a, b| (a.0, &a.1).cmp(&(b.0, &b.1)));
+        records.sort_unstable_by(|a, b| {
+            let by_name = || name(a).cmp(name(b)).then(a.order.cmp(&b.order));
+            a.cookie.cmp(&b.cookie).then_with(by_name)
+        });
         let mut index = LowerIndex::default();
-        for (cookie, name, slot) in list {
-            let entry = IndexEntry {
-                cookie,
-                name_at: u32::try_from(index.names.len()).unwrap_or(u32::MAX),
-                name_len: u8::try_from(name.as_bytes().len()).unwrap_or(u8::MAX),
-                kind: slot.kind,
-                ino: slot.ino,
-                places_at: u32::try_from(index.places.len()).unwrap_or(u32::MAX),
-                places: u16::try_from(slot.places.len()).unwrap_or(u16::MAX),
-            };
-            index.names.extend_from_slice(name.as_bytes());
-            index.places.extend_from_slice(&slot.places);
-            index.entries.push(entry);
+        let mut one_name = records.chunk_by(|a, b| a.cookie == b.cookie && name(a) == name(b));
+        one_name.try_for_each(|layers| match layers {
+            [top, below @ ..] => index.add(name(top), top, below),
+            [] => Ok(()),
+        })?;
+        index.entries.shrink_to_fit();
+        index.names.shrink_to_fit();
+        Ok(index)
+    }
+}
+
+impl LowerIndex {
+    /// Adds the next name by what the layers say of it, `top` above all of `below`.
+    fn add(&mut self, name: &[u8], top: &Record, below: &[Record]) -> Result<()> {
+        let Seen::Object(kind) = top.seen else {
+            return Ok(());
+        };
+        let too_large = |_| Error::Malformed("too many names in a directory");
+        let name_at = u32::try_from(self.names.len()).map_err(too_large)?;
+        self.names.extend_from_slice(name);
+        self.entries.push(IndexEntry {
+            cookie: top.cookie,
+            ino: top.ino,
+            name_at,
+            place: top.place(),
+            name_len: top.name_len,
+            kind,
+        });
+        // A directory merges with those below it, down to a whiteout or another kind of object.
+        let is_dir = |r: &&Record| r.seen == Seen::Object(Kind::Dir);
+        let merge = below.iter().take_while(is_dir).map(Record::place);
+        let deeper: Box<[u16]> = match kind {
+            Kind::Dir => merge.collect(),
+            _ => Box::default(),
+        };
+        if !deeper.is_empty() {
+            self.deeper.insert(name_at, deeper);
         }
-        index
+        Ok(())
+    }
+}
+
+impl Record {
+    /// The position of the layer; positions fit into 16 bits.
+    fn place(&self) -> u16 {
+        (self.order / 2) as u16
     }
 }
 

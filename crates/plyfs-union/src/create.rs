@@ -15,9 +15,11 @@ use plyfs_sys::{At, Errno, Name, SysError, make, open, stat, xattr};
 
 use crate::copy_up::DataNeed;
 use crate::inode::{Inode, Key, Link, NodeId, Parts};
+use crate::io::SUID_SGID;
 use crate::lookup::Entry;
 use crate::lowers::LowerObjs;
 use crate::owner::NewStat;
+use crate::protect::own_flags;
 use crate::{Caller, Error, Result, Union};
 
 /// What to make.
@@ -274,8 +276,11 @@ impl Union {
             }
         };
         let node = self.intern_new(dir, dir_obj, name, &found)?;
+        // What has just been made carries no mark, and a write takes nothing off it but suid and sgid.
+        node.protection.set(own_flags(&found));
         if let Some(file) = file {
-            self.files.put(node.id, file, LayerIdx::UPPER, true);
+            let file = self.files.add(node.id, file, LayerIdx::UPPER, true);
+            file.set_plain(found.perm() & SUID_SGID == 0);
         }
         let attr = self.show(&node, &found)?;
         Ok(Entry { node, attr })

@@ -224,7 +224,7 @@ fn is_same(fd: BorrowedFd<'_>, off: u64, data: &[u8]) -> Result<bool> {
 }
 
 /// Suid and sgid of a mode.
-const SUID_SGID: u32 = 0o6000;
+pub(crate) const SUID_SGID: u32 = 0o6000;
 
 /// Writes all of `data`: nobody asks again for the rest of a page that was only half stored.
 fn write_all(fd: BorrowedFd<'_>, data: &[u8], off: u64) -> Result<()> {

@@ -86,7 +86,7 @@ impl Union {
         if metacopy {
             self.mark_metacopy(&staged, found.size)?;
         }
-        self.finish_copy(&staged, &top, &found, inode.goes_to_index())?;
+        self.finish_copy(&staged, &top, &found, inode.indexed().is_some())?;
         self.copy_flags(&top, &found, &staged)?;
         if inode.kind == Kind::File
             && !self.options.volatile
@@ -95,7 +95,7 @@ impl Union {
         {
             io::fsync(file, false)?;
         }
-        if inode.goes_to_index() {
+        if inode.indexed().is_some() {
             self.publish_in_index(inode, staged)?;
             self.invalidate(inode.id);
             return Ok(());

@@ -53,7 +53,7 @@ pub(crate) struct IndexFound {
 
 impl IndexFound {
     /// What an inode keeps of it, if there is anything to keep.
-    pub(crate) fn into_state(self) -> Option<Box<IndexState>> {
+    pub(crate) fn into_state(self) -> Option<IndexState> {
         if !self.wanted {
             return None;
         }
@@ -61,10 +61,10 @@ impl IndexFound {
         if let Some(n) = self.name {
             name.get_or_init(|| n);
         }
-        Some(Box::new(IndexState {
+        Some(IndexState {
             name,
             lower_nlink: self.lower_nlink,
-        }))
+        })
     }
 }
 
@@ -97,6 +97,10 @@ impl Index {
             publish: RwLock::new(()),
         }))
     }
+}
+
+fn lower_nlink(inode: &Inode) -> u32 {
+    inode.indexed().map_or(0, |index| index.lower_nlink)
 }
 
 /// Checks that a mark names the right object, or sets it where there is none.
@@ -246,7 +250,7 @@ impl Union {
         let found = stat::stat(staged.at())?;
         let file = staged.publish_new(fd.as_fd(), &name)?;
         let obj = Obj::found(LayerIdx::UPPER, found.id(), &index.dir, name.clone());
-        if let Some(index) = &inode.index {
+        if let Some(index) = inode.indexed() {
             index.name.get_or_init(|| name);
         }
         self.rise(inode, obj, file, None);
@@ -258,7 +262,7 @@ impl Union {
     pub(crate) fn union_nlink(&self, inode: &Inode, found: &Stat) -> Result<u32> {
         let mark = self.raw_xattr(inode, self.stack.ns.nlink().as_bytes())?;
         let parsed = mark.and_then(|m| nlink::parse(&m).ok());
-        let shown = parsed.and_then(|n| n.apply(found.nlink, inode.lower_nlink()));
+        let shown = parsed.and_then(|n| n.apply(found.nlink, lower_nlink(inode)));
         Ok(shown.unwrap_or(found.nlink.saturating_sub(1)))
     }
 
@@ -271,7 +275,7 @@ impl Union {
         let union = self.union_nlink(inode, &found)?;
         let real = match base {
             Base::Upper => found.nlink,
-            Base::Lower => inode.lower_nlink(),
+            Base::Lower => lower_nlink(inode),
         };
         let mark = Nlink::relative(base, union, real).ok_or(Error::Malformed("link count"))?;
         self.reach.with(obj, |at| {

@@ -96,12 +96,17 @@ pub struct Inode {
     pub(crate) copy_up: Mutex<()>,
     /// Where it is. None for the root and for what has been removed.
     pub(crate) link: Mutex<Option<Link>>,
-    /// What it has to do with the index, if anything.
-    pub(crate) index: Option<Box<IndexState>>,
     /// Whether it is immutable or append-only.
     pub(crate) protection: KnownProtection,
-    /// What only a directory has.
-    pub(crate) dir: Option<Box<DirState>>,
+    /// What few inodes have.
+    more: Option<Box<More>>,
+}
+
+/// What only a directory has, and what only a file has that has to do with the index.
+#[derive(Debug)]
+enum More {
+    Dir(DirState),
+    Indexed(IndexState),
 }
 
 /// The state of a directory.
@@ -130,7 +135,7 @@ pub(crate) struct Parts {
     pub(crate) metacopy: bool,
     pub(crate) impure: bool,
     pub(crate) link: Option<Link>,
-    pub(crate) index: Option<Box<IndexState>>,
+    pub(crate) index: Option<IndexState>,
 }
 
 impl Inode {
@@ -139,15 +144,19 @@ impl Inode {
         if let Some(obj) = parts.upper {
             upper.get_or_init(|| obj);
         }
-        let dir = (parts.kind == Kind::Dir).then(|| {
-            Box::new(DirState {
+        let dir = || {
+            More::Dir(DirState {
                 table: Arc::downgrade(table),
                 names: RwLock::default(),
                 version: AtomicU64::default(),
                 removed: AtomicBool::default(),
                 impure: AtomicBool::new(parts.impure),
             })
-        });
+        };
+        let more = match parts.kind {
+            Kind::Dir => Some(dir()),
+            _ => parts.index.map(More::Indexed),
+        };
         Self {
             id,
             kind: parts.kind,
@@ -160,9 +169,8 @@ impl Inode {
             metacopy: AtomicBool::new(parts.metacopy),
             copy_up: Mutex::new(()),
             link: Mutex::new(parts.link),
-            index: parts.index,
             protection: KnownProtection::default(),
-            dir,
+            more: more.map(Box::new),
         }
     }
 
@@ -212,19 +220,25 @@ impl Inode {
         self.known_by.store(by as u8, Ordering::Release);
     }
 
-    /// Whether a copy-up goes to the index.
-    pub(crate) fn goes_to_index(&self) -> bool {
-        self.index.is_some()
+    /// What the index has to do with it; None where a copy-up does not go to the index.
+    pub(crate) fn indexed(&self) -> Option<&IndexState> {
+        match self.more.as_deref() {
+            Some(More::Indexed(index)) => Some(index),
+            _ => None,
+        }
     }
 
     /// The name in the index, once there is a copy.
     pub(crate) fn index_name(&self) -> Option<&NameBuf> {
-        self.index.as_ref()?.name.get()
+        self.indexed()?.name.get()
     }
 
-    /// Link count of the lower file, where the copy is or would be in the index.
-    pub(crate) fn lower_nlink(&self) -> u32 {
-        self.index.as_ref().map_or(0, |index| index.lower_nlink)
+    /// The state only a directory has.
+    pub(crate) fn dir(&self) -> Option<&DirState> {
+        match self.more.as_deref() {
+            Some(More::Dir(dir)) => Some(dir),
+            _ => None,
+        }
     }
 
     /// The object whose attributes the view shows: the upper, else the topmost lower.
@@ -265,9 +279,9 @@ impl Inode {
         !self.lowers.is_empty()
     }
 
-    /// The state only a directory has.
+    /// [`Inode::dir`], or the error for what is none.
     pub(crate) fn dir_state(&self) -> crate::Result<&DirState> {
-        self.dir.as_deref().ok_or(crate::Error::NotDir)
+        self.dir().ok_or(crate::Error::NotDir)
     }
 
     /// The state of a directory that has not been removed.
@@ -281,14 +295,12 @@ impl Inode {
 
     /// Notes that a name in the directory has changed.
     pub(crate) fn touch_names(&self) {
-        if let Some(dir) = &self.dir {
+        if let Some(dir) = self.dir() {
             dir.version.fetch_add(1, Ordering::Release);
         }
     }
 
     pub(crate) fn names_version(&self) -> u64 {
-        self.dir
-            .as_ref()
-            .map_or(0, |d| d.version.load(Ordering::Acquire))
+        self.dir().map_or(0, |d| d.version.load(Ordering::Acquire))
     }
 }

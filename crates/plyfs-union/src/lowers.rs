@@ -16,33 +16,41 @@ pub(crate) type LowerObjs = SmallVec<[Arc<Obj>; 1]>;
 /// The lower objects of an inode, topmost first.
 #[derive(Debug)]
 pub(crate) enum Lowers {
-    /// A single object that is no directory.
+    /// A single object that is no directory, on the file system of its directory.
     File(LowerFile),
     /// All that merge, for a directory; for a file a metacopy and what it takes its data from.
     Objs(LowerObjs),
 }
 
-/// A lower object that is no directory, by the place where it is for ever.
+/// A lower object that is no directory, by the place where it is for ever. Its device is that of
+/// the directory.
 #[derive(Debug)]
 pub(crate) struct LowerFile {
     dir: Arc<Obj>,
     name: NameBuf,
-    id: LayerIno,
+    ino: u64,
 }
 
 impl LowerFile {
     fn of(obj: &Obj) -> Option<Self> {
         let place = obj.place();
         let (dir, name) = place.names.first().filter(|_| place.pinned.is_none())?;
-        Some(Self {
+        (dir.id().dev == obj.id().dev).then(|| Self {
             dir: Arc::clone(dir),
             name: name.clone(),
-            id: obj.id(),
+            ino: obj.id().ino,
         })
     }
 
+    fn id(&self) -> LayerIno {
+        LayerIno {
+            dev: self.dir.id().dev,
+            ino: self.ino,
+        }
+    }
+
     fn obj(&self) -> Arc<Obj> {
-        Obj::found(self.dir.layer(), self.id, &self.dir, self.name.clone())
+        Obj::found(self.dir.layer(), self.id(), &self.dir, self.name.clone())
     }
 }
 
@@ -89,7 +97,7 @@ impl Lowers {
     /// Which object the topmost is.
     pub(crate) fn first_id(&self) -> Option<(LayerIdx, LayerIno)> {
         match self {
-            Self::File(file) => Some((file.dir.layer(), file.id)),
+            Self::File(file) => Some((file.dir.layer(), file.id())),
             Self::Objs(objs) => objs.first().map(|obj| (obj.layer(), obj.id())),
         }
     }

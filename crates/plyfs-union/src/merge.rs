@@ -215,8 +215,7 @@ impl Union {
     /// An upper directory that is neither merged nor impure holds only what was made there.
     fn may_have_origin(&self, dir: &Inode) -> bool {
         let impure = dir
-            .dir
-            .as_ref()
+            .dir()
             .is_some_and(|d| d.impure.load(std::sync::atomic::Ordering::Relaxed));
         impure || dir.has_lower()
     }

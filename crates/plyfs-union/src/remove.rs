@@ -120,7 +120,7 @@ impl Union {
         let Some(entry) = self.lookup(parent, name.as_bytes())? else {
             return Ok(None);
         };
-        if !entry.node.goes_to_index() {
+        if entry.node.indexed().is_none() {
             return Ok(None);
         }
         self.copy_up(&entry.node, DataNeed::All)?;
@@ -206,7 +206,7 @@ impl Union {
     /// Records that a known inode has lost a name; `more` says that others are left.
     pub(crate) fn lost_name(&self, victim: &Victim, more: bool) {
         let inode = &victim.inode;
-        if let Some(state) = &inode.dir {
+        if let Some(state) = inode.dir() {
             state.removed.store(true, Ordering::Release);
             if let Some(obj) = inode.upper() {
                 self.reach.forget(obj);

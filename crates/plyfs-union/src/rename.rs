@@ -101,7 +101,7 @@ impl Union {
                     self.copy_up(node, DataNeed::All)?;
                 }
             }
-            if let Some(node) = new.node().filter(|n| n.goes_to_index()) {
+            if let Some(node) = new.node().filter(|n| n.indexed().is_some()) {
                 self.copy_up(node, DataNeed::All)?;
             }
             self.copy_up_dir(&dir)?;

@@ -71,7 +71,7 @@ pub(crate) struct Parent(Arc<Inode>);
 impl Parent {
     /// None when the last count of `dir` has just gone.
     pub(crate) fn of(dir: &Arc<Inode>) -> Option<Self> {
-        (dir.dir.is_some() && revive(dir)).then(|| Self(Arc::clone(dir)))
+        (dir.dir().is_some() && revive(dir)).then(|| Self(Arc::clone(dir)))
     }
 
     /// Gives the count back; if that was the last of the inode, what its own link counted on.
@@ -92,7 +92,7 @@ impl Deref for Parent {
 
 impl Drop for Parent {
     fn drop(&mut self) {
-        let table = self.0.dir.as_ref().and_then(|dir| dir.table.upgrade());
+        let table = self.0.dir().and_then(|dir| dir.table.upgrade());
         if let Some(table) = table {
             table.put(&self.0, 1);
         }

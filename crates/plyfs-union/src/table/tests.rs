@@ -244,7 +244,7 @@ fn maps_that_grow_and_keys_that_change_lose_nothing() {
 fn an_inode_of_a_lower_file_is_small() {
     // 100,000 of them and what else they take are to fit into 25 MiB (docs/performance.md).
     assert!(
-        size_of::<crate::inode::Inode>() <= 144,
+        size_of::<crate::inode::Inode>() <= 120,
         "{}",
         size_of::<crate::inode::Inode>()
     );

@@ -12,7 +12,8 @@ use crate::error::{Errno, Result, SysError};
 pub enum Fault {
     /// It fails with this error, the calls after it work. Only calls that can fail so count.
     Fails(Errno),
-    /// It is not made, and no later one is.
+    /// It is not made, and no later one is. Only calls that change something count: to stop
+    /// between two of them leaves what stopping at the second leaves.
     Stops,
 }
 
@@ -64,12 +65,11 @@ pub(crate) fn gate(call: &'static str) -> Result<()> {
     let Some(mut plan) = PLAN.get() else {
         return Ok(());
     };
-    let errno = match plan.fault {
-        Fault::Stops => Errno::EIO,
-        Fault::Fails(errno) => errno,
+    let (errno, counts) = match plan.fault {
+        Fault::Stops => (Errno::EIO, plan.hit.is_some() || changes(call)),
+        Fault::Fails(errno) => (errno, plan.hit.is_none() && can_answer(call, errno)),
     };
-    let counts = !matches!(call, "xattr" | "xattrat") && can_answer(call, errno);
-    if !counts || (plan.hit.is_some() && plan.fault != Fault::Stops) {
+    if !counts || matches!(call, "xattr" | "xattrat") {
         return Ok(());
     }
     if plan.left > 0 {
@@ -98,6 +98,24 @@ const TAKE_SPACE: [&str; 13] = [
     "copy_file_range",
     "fsync",
 ];
+
+/// Calls that change something and take no space.
+const CHANGE: [&str; 10] = [
+    "unlinkat",
+    "fchmodat2",
+    "chmod",
+    "fchownat",
+    "utimensat",
+    "truncate",
+    "removexattr",
+    "ioctl",
+    "ioctl(FICLONE)",
+    "syncfs",
+];
+
+fn changes(call: &str) -> bool {
+    TAKE_SPACE.contains(&call) || CHANGE.contains(&call)
+}
 
 fn can_answer(call: &str, errno: Errno) -> bool {
     match errno {

@@ -21,9 +21,9 @@ const LAYERS: &str = "lower: /f=lower x:user.a=1 mode=4755 own=5:6, /g=second, /
     | lower: /d/c=7, /d/deep/y=8, /m/n=9, /gone2=0 \
     | upper: /u=upper, /ud/v=1, /d/up=2, wh /gone, wh /gd, wh /m/n, /m/own=1";
 
-/// What is done, each one step; `PREPARE => OP` prepares without faults.
-const OPS: &[&str] = &[
-    // New names: free, over a whiteout, in a directory that is not in the upper yet.
+/// New names: free, over a whiteout, in a directory that is not in the upper yet. What is done is one
+/// step each; `PREPARE => OP` prepares without faults.
+const NEW: &[&str] = &[
     "create /new",
     "create /gone",
     "create /d/deep/er/new",
@@ -37,7 +37,10 @@ const OPS: &[&str] = &[
     "ln /h1 /d/h3",
     "ln /u /gone",
     "ln /l /new",
-    // Names that go.
+];
+
+/// Names that go.
+const GONE: &[&str] = &[
     "rm /u",
     "rm /f",
     "rm /h1",
@@ -48,7 +51,10 @@ const OPS: &[&str] = &[
     "rm /m/own => rmdir /m",
     "rm /ud/v => rmdir /ud",
     "rm /e/only => rmdir /e",
-    // Copy-up by every change.
+];
+
+/// Copy-up by every change.
+const CHANGED: &[&str] = &[
     "append /f more",
     "put /d/deep/er/x 0 X",
     "put /big 8000 X",
@@ -74,7 +80,10 @@ const OPS: &[&str] = &[
     "chmod 600 /f => ln /f /new",
     "chmod 600 /f => mv /f /ud/f",
     "chmod 600 /f => rm /f",
-    // Renames: of a lower, merged or upper object, to a free name, over something, over a whiteout.
+];
+
+/// Of a lower, merged or upper object, to a free name, over something, over a whiteout.
+const RENAMED: &[&str] = &[
     "mv /f /new",
     "mv /f /g",
     "mv /f /gone",
@@ -323,15 +332,31 @@ fn all(options: &str, ops: &[&str]) {
 }
 
 #[test]
-fn faults_with_redirects() {
-    all("redirect=on", OPS);
+fn faults_in_making_names() {
+    all("redirect=on", NEW);
+}
+
+#[test]
+fn faults_in_removing_names() {
+    all("redirect=on", GONE);
+}
+
+#[test]
+fn faults_in_changes() {
+    all("redirect=on", CHANGED);
+}
+
+#[test]
+fn faults_in_renames() {
+    all("redirect=on", RENAMED);
 }
 
 #[test]
 fn faults_with_metacopy() {
     // What needs the attributes of a lower file, or the data of one whose attributes are up.
     let of_file = |op: &&&str| op.contains(" /f") && !op.contains("/u") && !op.contains("xchg");
-    let ops: Vec<_> = OPS.iter().filter(of_file).copied().collect();
+    let ops = [NEW, GONE, CHANGED, RENAMED].into_iter().flatten();
+    let ops: Vec<_> = ops.filter(of_file).copied().collect();
     all("redirect=on metacopy", &ops);
 }
 

@@ -43,7 +43,9 @@ enter() {
   [ "$(id -u)" = 0 ] || stop "needs root: namespaces with every user id"
   if [ -z "${CLIENTS_INNER:-}" ]; then
     "$here/make-image" >&2 || stop "no images"
-    scratch=$(mktemp -d "${PLYFS_TEST_DIR:-/var/tmp}/plyfs-$name.XXXXXX")
+    # Short, as sockets of containers lie below it: with 15 characters more podman waited 20 seconds
+    # for the end of each container of an ordinary user.
+    scratch=$(mktemp -d "${PLYFS_TEST_DIR:-/var/tmp}/plyfs.XXXXXX")
     chmod 755 "$scratch"
     local status=0
     CLIENTS_INNER=$scratch unshare --mount --pid --fork --kill-child --mount-proc \
@@ -54,6 +56,7 @@ enter() {
   fi
   scratch=$CLIENTS_INNER
   isolate
+  fuse_mounts >"$scratch/mounts"
   mkdir "$scratch/bin"
   # Its own place may be what the link of this name hides.
   cp "$program" "$scratch/mounter"
@@ -213,6 +216,11 @@ daemons() {
   done
   echo $found
 }
+
+fuse_mounts() { findmnt -rno TARGET -t fuse.fuse-overlayfs,fuse.plyfs,fuse || true; }
+
+# Mounts of this run that are still there; those of others on the machine were there before.
+mounts_left() { fuse_mounts | grep -vxFf "$scratch/mounts" || true; }
 
 no_daemons() { [ "$(daemons)" = 0 ]; }
 

@@ -35,7 +35,6 @@ mod realroot;
 mod registry;
 mod remove;
 mod rename;
-mod semantics;
 mod status;
 mod suites;
 mod support;

@@ -92,6 +92,7 @@ fn everything_is_installed_and_taken_away_again() {
         }
         assert!(text.contains("prometheus"), "{shell} knows no options");
     }
+    completions_are_taken(&at("usr/share"));
     let man = at("usr/share/man");
     for name in subcommands() {
         let page = man.join(format!("man1/plyfs-{name}.1"));
@@ -99,6 +100,28 @@ fn everything_is_installed_and_taken_away_again() {
     }
     install(dest.path(), &["--uninstall"]);
     assert_eq!(files_below(dest.path()), Vec::<PathBuf>::new());
+}
+
+/// Each shell that is here reads its completions; bash answers with them.
+fn completions_are_taken(share: &Path) {
+    let run = |shell: &str, words: &[&str], file: &str| {
+        let out = Command::new(shell)
+            .args(words)
+            .arg(share.join(file))
+            .output()
+            .unwrap();
+        assert_ok(&out)
+    };
+    let script = "source \"$0\"; COMP_WORDS=(plyfs mou); COMP_CWORD=1; _plyfs plyfs mou plyfs; echo \"${COMPREPLY[@]}\"";
+    let answer = run("bash", &["-c", script], "bash-completion/completions/plyfs");
+    assert_eq!(answer.trim(), "mount");
+    if has_program("zsh") {
+        run("zsh", &["-n"], "zsh/site-functions/_plyfs");
+    }
+    if has_program("fish") {
+        let file = "fish/vendor_completions.d/plyfs.fish";
+        run("fish", &["-n"], file);
+    }
 }
 
 #[test]

@@ -61,12 +61,14 @@ fn wanted() -> (Tree, Rules) {
 }
 
 fn in_force(mountpoint: &Path, name: &str) -> (Value, Value) {
-    let out = Command::new(bin())
-        .args(["status", "--json"])
-        .arg(mountpoint)
-        .output()
-        .unwrap();
-    let all: Value = serde_json::from_str(&assert_ok(&out)).unwrap();
+    let ask = || {
+        let mut status = Command::new(bin());
+        status.args(["status", "--json"]).arg(mountpoint);
+        status.output().unwrap()
+    };
+    // A mount in the foreground is there before its socket is.
+    wait_until("the daemon answers", || ask().status.success());
+    let all: Value = serde_json::from_str(&assert_ok(&ask())).unwrap();
     let found = find(&all, name).unwrap_or_else(|| panic!("no {name} in {all}"));
     (found["value"].clone(), found["why"].clone())
 }
@@ -298,4 +300,27 @@ fn without_mknod_deletions_are_told_by_names() {
     }
     assert_eq!(read(m.join("e/moved")), "14");
     m.unmount();
+}
+
+#[test]
+fn an_upper_that_renames_only_by_replacing_is_refused() {
+    need_fuse!();
+    need!("strace");
+    let stack = Stack::planted(&LOWERS);
+    let out = Command::new("strace")
+        .args(["-f", "-qq", "-o", "/dev/null", "-e", "trace=renameat2"])
+        .args(["-e", "inject=renameat2:error=EINVAL"])
+        .arg(bin())
+        .arg("-o")
+        .arg(stack.options(""))
+        .arg(stack.mnt())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&out.stderr);
+    assert!(!out.status.success(), "{said}");
+    assert!(
+        said.contains("RENAME_NOREPLACE") && said.lines().count() == 1,
+        "{said}"
+    );
+    assert_eq!(mounted_at(&stack.mnt()), None);
 }

@@ -3,7 +3,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use plyfs_format::names::XattrNamespace;
 use plyfs_sys::make::{self, Rename};
-use plyfs_sys::{At, Errno, Name, Result, open, xattr};
+use plyfs_sys::{At, Errno, Name, Result, SysError, open, xattr};
 
 use crate::workdir::Workdir;
 
@@ -91,6 +91,7 @@ fn probe_caps(work: &Workdir, wanted: Option<XattrNamespace>) -> Result<Caps> {
         Err(e) if matches!(e.errno(), Errno::EPERM | Errno::EOPNOTSUPP | Errno::EINVAL) => false,
         Err(e) => return Err(e),
     };
+    need_noreplace(work)?;
     Ok(Caps {
         xattr: usable,
         whiteout,
@@ -99,8 +100,9 @@ fn probe_caps(work: &Workdir, wanted: Option<XattrNamespace>) -> Result<Caps> {
     })
 }
 
-/// Tries a rename flag on two names of the workdir that nothing else uses.
-fn try_rename(work: &Workdir, flag: Rename) -> Result<bool> {
+/// Tries a rename flag on two names of the workdir that nothing else uses; the inner result is the
+/// rename's own.
+fn rename_by(work: &Workdir, flag: Rename) -> Result<Result<()>> {
     let (a, b) = (Name::new(b"probe-a")?, Name::new(b"probe-b")?);
     for name in [a, b] {
         crate::clean::remove_tree(work.fd(), name)?;
@@ -110,10 +112,27 @@ fn try_rename(work: &Workdir, flag: Rename) -> Result<bool> {
     for name in [a, b] {
         crate::clean::remove_tree(work.fd(), name)?;
     }
-    match done {
+    Ok(done)
+}
+
+fn try_rename(work: &Workdir, flag: Rename) -> Result<bool> {
+    match rename_by(work, flag)? {
         Ok(()) => Ok(true),
         Err(e) if make::is_unsupported(e.errno()) || e.errno() == Errno::EPERM => Ok(false),
         Err(e) => Err(e),
+    }
+}
+
+/// What is staged takes its name only where nobody else has taken it meanwhile; an upper that
+/// cannot promise this is none.
+fn need_noreplace(work: &Workdir) -> Result<()> {
+    match rename_by(work, Rename::NOREPLACE)? {
+        Err(e) if e.errno() == Errno::EEXIST => Ok(()),
+        Err(e) if !make::is_unsupported(e.errno()) => Err(e),
+        Ok(()) | Err(_) => Err(SysError::new(
+            "the file system of an upper must know RENAME_NOREPLACE",
+            Errno::EINVAL,
+        )),
     }
 }
 

@@ -5,10 +5,11 @@
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
-use plyfs_format::aufs::{AufsName, classify};
+use plyfs_format::aufs::{AufsName, OPAQUE_MARKER, classify};
 use plyfs_layer::{
     Caps, Deletions, has_opaque_marker, hide, is_by_name, is_hidden, set_by_name, set_mark,
 };
+use plyfs_sys::stat::{Kind, Stat};
 use plyfs_sys::{At, Name};
 
 use crate::config::{RedirectDir, UnionOptions};
@@ -36,6 +37,14 @@ pub(crate) fn choose(root: BorrowedFd<'_>, caps: Caps) -> plyfs_sys::Result<Dele
     Ok(Deletions::Names)
 }
 
+/// Whether this is the opaque marker that fuse-overlayfs leaves, besides the mark, in every opaque
+/// directory of an upper; users may have files of that name, but none of this kind.
+pub(crate) fn is_left_marker(name: &Name, found: &Stat) -> bool {
+    name.as_bytes() == OPAQUE_MARKER
+        && found.kind() == Kind::File
+        && (found.size, found.perm()) == (0, 0o700)
+}
+
 impl Union {
     /// Whether the upper tells by names what is deleted.
     #[must_use]
@@ -43,14 +52,9 @@ impl Union {
         self.stack.deletes_by_name
     }
 
-    /// Whether `name` cannot be anybody's, as it says what is deleted. fuse-overlayfs leaves the
-    /// opaque marker beside the opaque mark in every upper.
+    /// Whether `name` cannot be anybody's, as it says what is deleted.
     pub(crate) fn is_reserved(&self, name: &Name) -> bool {
-        match classify(name.as_bytes()) {
-            AufsName::Plain => false,
-            AufsName::OpaqueMarker => true,
-            AufsName::Whiteout(_) | AufsName::Meta => self.deletes_by_name(),
-        }
+        self.deletes_by_name() && classify(name.as_bytes()) != AufsName::Plain
     }
 
     /// Whether the upper directory `dir` says by a name that lowers have no say under `name`.

@@ -29,7 +29,6 @@ mod owner;
 mod protect;
 mod remove;
 mod rename;
-mod sabotage;
 mod seek;
 mod stack;
 mod stats;

@@ -9,6 +9,7 @@ use plyfs_layer::Obj;
 use plyfs_sys::stat::{Kind, LayerIno};
 use plyfs_sys::{At, Name, NameBuf, dir, open, stat};
 
+use crate::by_name::is_left_marker;
 use crate::inode::{Inode, Key, NodeId};
 use crate::lookup::Entry;
 use crate::lower_index::{Builder, Cookie, IndexEntry, LowerIndex, cookie_of};
@@ -283,20 +284,21 @@ impl Union {
                     entries.push(hidden_entry(hidden)?);
                     return Ok(());
                 }
-                AufsName::OpaqueMarker => return Ok(()),
-                AufsName::Meta if by_name => return Ok(()),
+                AufsName::OpaqueMarker | AufsName::Meta if by_name => return Ok(()),
                 _ => {}
             }
             let name = Name::new(entry.name)?.to_owned();
             let mut kind = entry.kind;
             let mut shown = true;
-            let by_mark = kind == Some(Kind::File) && self.upper_has_marks();
+            let marker = entry.name == aufs::OPAQUE_MARKER;
+            let by_mark = kind == Some(Kind::File) && (marker || self.upper_has_marks());
             if by_mark || matches!(kind, None | Some(Kind::Char)) {
                 let at = At::entry(fd.as_fd(), &name);
                 let Some(found) = stat::stat_opt(at)? else {
                     return Ok(());
                 };
                 shown = !whiteout::is_whiteout_dev(found.mode, found.rdev.0, found.rdev.1);
+                shown &= !is_left_marker(&name, &found);
                 kind = Some(self.stack.seen_kind(obj.layer(), at, &found)?);
             }
             let cookie = cookie_of(entry.name);

@@ -8,6 +8,7 @@ use plyfs_layer::{FileMarks, LayerIdx, Obj, Probe, dir_marks, file_marks, probe}
 use plyfs_sys::stat::{Kind, Stat};
 use plyfs_sys::{At, Name, NameBuf, stat};
 
+use crate::by_name::is_left_marker;
 use crate::config::RedirectDir;
 use crate::index::IndexFound;
 use crate::inode::Inode;
@@ -151,6 +152,7 @@ impl Union {
             match probe(fd.as_fd(), name, self.stack.ns, false)? {
                 Probe::Whiteout => return Ok(None),
                 Probe::Absent if search.hidden => return Ok(None),
+                Probe::Found(found) if is_left_marker(name, &found) => return Ok(None),
                 Probe::Absent => {}
                 Probe::Found(found) => {
                     let at = At::entry(fd.as_fd(), name);

@@ -17,7 +17,6 @@ mod commute;
 mod exec;
 mod exec_data;
 mod exec_xattr;
-mod fsck;
 mod gen_ops;
 mod gen_paths;
 mod gen_stack;

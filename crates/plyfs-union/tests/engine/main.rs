@@ -25,8 +25,6 @@ mod world;
 mod copy_up;
 mod create;
 mod data;
-#[cfg(debug_assertions)]
-mod faults;
 mod index;
 mod lookup;
 mod model;

@@ -12,7 +12,7 @@ use serde::Serialize;
 
 pub use archive::Archive;
 pub(crate) use plant::{BLOCK, fill_block, small_content, small_path};
-pub(crate) use tree::walk;
+pub(crate) use tree::{kept_root, walk};
 
 use crate::ground::{Ground, Mold};
 

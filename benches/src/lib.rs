@@ -22,6 +22,7 @@ mod sample;
 mod site;
 mod stats;
 mod subject;
+mod unpack;
 mod workload;
 
 pub use cli::Options;
@@ -37,4 +38,5 @@ pub use sample::Sample;
 pub use site::{Site, Stack, Touch};
 pub use stats::Summary;
 pub use subject::{Grammar, KernelOverlay, Mounted, Plain, Program, Subject};
+pub use unpack::Unpacking;
 pub use workload::{Start, Workload, all as workloads};

@@ -1,4 +1,6 @@
 //! The workloads: named pieces of work, each with a result that can be checked.
+mod clients;
+mod git;
 mod list;
 mod meta;
 mod read;

@@ -13,6 +13,7 @@ fn script(name: &str) {
         .arg("--core")
         .arg(bin())
         .env("TIMES", "1")
+        .env("TREECMP", env!("CARGO_BIN_EXE_treecmp"))
         .output()
         .unwrap();
     let text = String::from_utf8_lossy(&[run.stdout, run.stderr].concat()).into_owned();
@@ -77,9 +78,28 @@ fn images_go_from_buildah_by_a_registry_to_podman() {
         "docker-registry",
         "mmdebstrap",
         "jq",
-        "busybox"
+        "busybox",
+        "python3"
     );
     script("registry");
+}
+
+#[test]
+fn a_real_image_goes_all_the_way() {
+    need_overlay!();
+    need_fuse!();
+    need!(
+        "buildah",
+        "podman",
+        "conmon",
+        "crun",
+        "skopeo",
+        "umoci",
+        "docker-registry",
+        "mmdebstrap",
+        "jq"
+    );
+    script("real-image");
 }
 
 #[test]

@@ -232,6 +232,37 @@ fn programs_run_and_their_status_comes_back() {
     ]);
     assert_eq!(String::from_utf8_lossy(&ran.stdout), "y\n/work\n33\n34\n");
     assert_eq!(ran.status.code(), Some(7));
+    // A signal gets through to the program, which may end as it likes.
+    let words = "trap 'exit 9' HUP; echo up; while :; do :; done";
+    let mut running = place
+        .command(&[
+            "run",
+            "--network",
+            "none",
+            "base",
+            "--",
+            "/bin/sh",
+            "-c",
+            words,
+        ])
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    let out = running.stdout.take().unwrap();
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(out), &mut line).unwrap();
+    assert_eq!(line, "up\n");
+    let pid = nix::unistd::Pid::from_raw(running.id().try_into().unwrap());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGHUP).unwrap();
+    assert_eq!(running.wait().unwrap().code(), Some(9));
+    let no_terminal = place
+        .command(&["run", "-it", "base", "--", "/bin/sh"])
+        .stdin(std::process::Stdio::null())
+        .output()
+        .unwrap();
+    assert_eq!(no_terminal.status.code(), Some(125));
+    let said = String::from_utf8_lossy(&no_terminal.stderr).into_owned();
+    assert!(said.contains("needs a terminal"), "{said}");
     let kept = [
         "run",
         "--network",

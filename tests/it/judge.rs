@@ -66,6 +66,19 @@ variants! {
     with_marks_in_user_xattrs: 100 from 80_001 ["--options=userxattr"];
     volatile: 100 from 90_001 ["--options=volatile,redirect_dir=on"];
     with_append_only_and_immutable_files: 50 from 100_001 ["--immutable"];
+    following_redirects: 25 from 130_001 ["--options=redirect_dir=follow"];
+    without_cached_writes: 40 from 140_001 ["--subject-options=writeback=0"];
+    with_data_only_layers: 25 from 150_001
+        ["--options=redirect_dir=on,metacopy=on", "--data-only"];
+    in_turn_with_everything: 12 from 160_001
+        ["--options=redirect_dir=on,metacopy=on,index=on,xino=on", "--alternate=6"];
+    in_turn_following_redirects: 8 from 170_001
+        ["--options=redirect_dir=follow", "--alternate=6"];
+    in_turn_in_user_xattrs: 8 from 180_001 ["--options=userxattr", "--alternate=6"];
+    in_turn_volatile: 8 from 190_001
+        ["--options=volatile,redirect_dir=on", "--alternate=6"];
+    in_turn_with_data_only_layers: 8 from 200_001
+        ["--options=redirect_dir=on,metacopy=on,index=on", "--data-only", "--alternate=6"];
 }
 
 #[test]
@@ -89,6 +102,21 @@ fn on_ext4() {
     let options = "--options=redirect_dir=on,metacopy=on,index=on";
     random(50, 120_001, &[&backing, options]);
     run("umount", &[&path(&dir)]);
+}
+
+/// A judge that finds nothing proves nothing, unless it finds what is wrong on purpose.
+#[test]
+fn sabotage_is_found() {
+    need_overlay!();
+    need_fuse!();
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../scripts/sabotage");
+    let run = Command::new(script)
+        .arg("--plyfs")
+        .arg(plyfs_testkit::bin())
+        .args(["--judge", env!("CARGO_BIN_EXE_judge"), "--count", "100"])
+        .output()
+        .unwrap();
+    println!("{}", crate::support::assert_ok(&run));
 }
 
 /// A judge that finds differences where there are none would be believed about nothing.

@@ -35,6 +35,7 @@ mod realroot;
 mod registry;
 mod remove;
 mod rename;
+mod semantics;
 mod status;
 mod suites;
 mod support;

@@ -110,6 +110,7 @@ fn work(m: &Path) {
 #[test]
 fn owners_kept_in_marks_look_like_owners() {
     need_fuse!();
+    let since = crate::support::written_in_this_test();
     let plain = Stack::planted(&[LAYER]);
     let m = mount_plyfs(&plain, "");
     work(m.path());
@@ -121,7 +122,7 @@ fn owners_kept_in_marks_look_like_owners() {
         let m = mount_plyfs(&stack, &options);
         work(m.path());
         let rules = Rules {
-            written_since: Some(crate::support::written_in_this_test()),
+            written_since: Some(since),
             ..Rules::default()
         };
         same(&options, &wanted, &snapshot(m.path()), &rules);

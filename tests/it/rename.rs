@@ -6,7 +6,7 @@ use std::path::Path;
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 
-use crate::support::{agree, as_user, errno, names, on_plyfs, read};
+use crate::support::{agree, as_user, errno, names, read};
 
 fn flagged(m: &Path, from: &str, to: &str, flags: RenameFlags) -> nix::Result<()> {
     renameat2(AT_FDCWD, &m.join(from), AT_FDCWD, &m.join(to), flags)
@@ -226,12 +226,10 @@ fn sticky_directories_protect_the_files_of_others() {
 }
 
 #[test]
-fn rename_whiteout_leaves_a_whiteout() {
-    // Kernel overlayfs refuses this flag; a FUSE client may send it.
-    on_plyfs(&["f a = 1"], "", |_, m| {
-        match flagged(m.path(), "a", "b", RenameFlags::RENAME_WHITEOUT) {
-            Ok(()) => assert_eq!(read(m.join("b")), "1"),
-            Err(e) => assert_eq!(e, Errno::EINVAL),
-        }
+fn rename_whiteout_is_refused() {
+    agree(&["f a = 1"], |m| {
+        let moved = flagged(m, "a", "b", RenameFlags::RENAME_WHITEOUT);
+        assert_eq!(moved, Err(Errno::EINVAL));
+        assert_eq!(names(m), ["a"]);
     });
 }

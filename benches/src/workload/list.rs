@@ -1,5 +1,5 @@
 //! The table of workloads.
-use super::{Done, Start, Workload, meta, read, remove, write};
+use super::{Done, Start, Workload, git, meta, read, remove, write};
 use crate::fixture::{Fixture, Kind};
 use crate::site::Touch;
 
@@ -12,6 +12,9 @@ pub fn all(depths: &[usize]) -> Vec<Workload> {
     }
     all.extend(reading());
     all.extend(writing());
+    if git::is_here() {
+        all.extend(versions());
+    }
     all.extend(changing_lower());
     all
 }
@@ -59,6 +62,34 @@ fn starts(of: &Workload, layers: usize, starts: &[Start]) -> Vec<Workload> {
     starts.iter().map(one).collect()
 }
 
+fn versions() -> Vec<Workload> {
+    let work = |name, about, start| Workload {
+        touch: Touch::Adds,
+        prepare: git::prepare,
+        expect: git::one,
+        ..base(name, about, Kind::Empty, start)
+    };
+    vec![
+        Workload {
+            run: git::status,
+            ..work(
+                "git-status",
+                "git status of a source tree that was just committed",
+                Start::Warm,
+            )
+        },
+        Workload {
+            run: git::checkout,
+            check: git::checkout_check,
+            ..work(
+                "git-checkout",
+                "git checks out a source tree once more",
+                Start::Fresh,
+            )
+        },
+    ]
+}
+
 fn names(layers: usize) -> Vec<Workload> {
     use Start::{Cold, Fresh, Warm};
     let find = Workload {
@@ -91,6 +122,16 @@ fn names(layers: usize) -> Vec<Workload> {
             Warm,
         )
     };
+    let read_shared = Workload {
+        run: read::small_shared,
+        expect: read::small_expect,
+        ..base(
+            "read-small-16",
+            "open, read and close every small file, 16 clients at a time",
+            Kind::Small,
+            Warm,
+        )
+    };
     let missing = Workload {
         run: meta::missing,
         expect: meta::each_file,
@@ -115,6 +156,7 @@ fn names(layers: usize) -> Vec<Workload> {
     all.extend(starts(&read, layers, &[Cold, Fresh, Warm]));
     all.extend(starts(&stat, layers, &[Fresh, Warm]));
     all.extend(starts(&shared, layers, &[Fresh]));
+    all.extend(starts(&read_shared, layers, &[Warm]));
     all.extend(starts(&missing, layers, &[Cold, Fresh, Warm]));
     all.extend(starts(&list, layers, &[Fresh, Warm]));
     all
@@ -148,7 +190,32 @@ fn reading() -> Vec<Workload> {
         ..first.clone()
     };
     let mut all = starts(&crowd, 1, &[Start::Fresh, Start::Warm]);
-    all.extend([first, second]);
+    let mapped = Workload {
+        name: "mmap-big-first".to_owned(),
+        about: "read a large file through a mapping, its layer cached",
+        run: read::big_mapped,
+        ..first.clone()
+    };
+    let mapped_again = Workload {
+        name: "mmap-big-second".to_owned(),
+        about: "read it through a mapping again in the same mount",
+        run: read::big_mapped,
+        ..second.clone()
+    };
+    let direct = Workload {
+        name: "direct-big".to_owned(),
+        about: "read a large file past the page cache",
+        run: read::big_direct,
+        ..first.clone()
+    };
+    let random = Workload {
+        name: "random-4k".to_owned(),
+        about: "read one block in 16 of a large file, in no order",
+        run: read::big_random,
+        expect: read::big_random_expect,
+        ..first.clone()
+    };
+    all.extend([first, second, mapped, mapped_again, direct, random]);
     all
 }
 
@@ -182,6 +249,15 @@ fn writing() -> Vec<Workload> {
             expect: write::create_expect,
             check: write::create_check,
             ..adds("create-small", "create, write and close small files")
+        },
+        Workload {
+            run: write::create_shared,
+            expect: write::create_expect,
+            check: write::create_check,
+            ..adds(
+                "create-small-16",
+                "create, write and close small files, 16 clients at a time",
+            )
         },
         Workload {
             run: write::untar,

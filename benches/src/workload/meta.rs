@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail, ensure};
 
 use super::Done;
+use super::clients::share_files;
 use crate::site::Site;
 
 /// Whom [`chown`] gives files to.
@@ -58,35 +59,15 @@ pub(super) fn stat(site: &Site) -> Result<Done> {
     Ok(Done::units(units))
 }
 
-/// Clients at a time of the workloads that have several.
-pub(super) const CLIENTS: usize = 16;
-
-/// [`stat`] by several clients, each with its share of the files.
+/// The same lookups by many clients, each with files of its own.
 pub(super) fn stat_shared(site: &Site) -> Result<Done> {
-    let share = site.built.files.len().div_ceil(CLIENTS).max(1);
-    std::thread::scope(|scope| {
-        let clients: Vec<_> = site
-            .built
-            .files
-            .chunks(share)
-            .map(|files| scope.spawn(move || stat_each(site, files)))
-            .collect();
-        let mut units = 0;
-        for client in clients {
-            units += client
-                .join()
-                .map_err(|_| anyhow::anyhow!("a client panicked"))??;
+    share_files(site, |site, files| {
+        for file in files {
+            let path = site.path(file);
+            fs::symlink_metadata(&path).with_context(|| format!("{}", path.display()))?;
         }
-        Ok(Done::units(units))
+        Ok(Done::units(files.len() as u64))
     })
-}
-
-fn stat_each(site: &Site, files: &[std::path::PathBuf]) -> Result<u64> {
-    for file in files {
-        let path = site.path(file);
-        fs::symlink_metadata(&path).with_context(|| format!("{}", path.display()))?;
-    }
-    Ok(files.len() as u64)
 }
 
 /// One unit for each file.

@@ -8,6 +8,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
+use super::clients::{CLIENTS, share};
 use super::{Done, read};
 use crate::fixture::{BLOCK, fill_block, small_content, small_path, walk};
 use crate::site::Site;
@@ -109,12 +110,28 @@ pub(super) fn rewrite_check(site: &Site) -> Result<()> {
     Ok(())
 }
 
+/// Files in a directory.
+const IN_DIR: usize = 100;
+
 /// Creates small files, a hundred in a directory.
 pub(super) fn create(site: &Site) -> Result<Done> {
+    create_some(site, 0..site.sizes.small as u64)
+}
+
+/// The same by many clients, each in directories of its own.
+pub(super) fn create_shared(site: &Site) -> Result<Done> {
+    let count = site.sizes.small;
+    let size = count.div_ceil(CLIENTS).next_multiple_of(IN_DIR);
+    let part = |from: usize| from as u64..(from + size).min(count) as u64;
+    let parts = (0..count).step_by(size).map(part).collect();
+    share(parts, |numbers| create_some(site, numbers))
+}
+
+fn create_some(site: &Site, numbers: std::ops::Range<u64>) -> Result<Done> {
     let mut done = Done::units(0);
-    for i in 0..site.sizes.small as u64 {
+    for i in numbers {
         let path = site.path(small_path(i));
-        if i % 100 == 0
+        if i % IN_DIR as u64 == 0
             && let Some(parent) = path.parent()
         {
             fs::create_dir(parent).with_context(|| format!("mkdir {}", parent.display()))?;

@@ -236,14 +236,20 @@ impl Staged<'_> {
     ///
     /// # Errors
     /// ENOENT, ENOSPC and the like. The staged object is then gone.
-    pub fn publish_exchange(mut self, dir: BorrowedFd<'_>, name: &Name) -> Result<()> {
+    pub fn publish_exchange(self, dir: BorrowedFd<'_>, name: &Name) -> Result<()> {
+        self.publish_swap(dir, name).map(drop)
+    }
+
+    /// Swaps the object with what has the name `name` in `dir`, which is then the staged one: it
+    /// can be put back, or is removed with all that is below it when dropped.
+    ///
+    /// # Errors
+    /// ENOENT, ENOSPC and the like. The staged object is then gone.
+    pub fn publish_swap(mut self, dir: BorrowedFd<'_>, name: &Name) -> Result<Self> {
         let temp = self.ensure_name()?;
         make::rename(self.work.fd.as_fd(), &temp, dir, name, Rename::EXCHANGE)?;
-        self.name = None;
-        if let Err(e) = clean::remove_tree(self.work.fd.as_fd(), &temp) {
-            tracing::warn!("removing a replaced object from the workdir: {e}");
-        }
-        Ok(())
+        self.fd = None;
+        Ok(self)
     }
 
     /// Keeps a staged object without a name, for one that was removed while open: a file open for

@@ -2,7 +2,7 @@
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use crate::at::At;
-use crate::call::{check, check_len, check_long, with_cstr};
+use crate::call::{check, check_len, check_long, gate, with_cstr};
 use crate::error::{Errno, Result, SysError};
 use crate::stat::Time;
 
@@ -101,6 +101,7 @@ pub fn utimens(at: At<'_>, atime: SetTime, mtime: SetTime) -> Result<()> {
 /// EFBIG, ENOSPC, EINVAL and the like.
 pub fn truncate(fd: BorrowedFd<'_>, size: u64) -> Result<()> {
     let size = length(size)?;
+    gate("ftruncate")?;
     // SAFETY: no memory is touched.
     check("ftruncate", b"", unsafe {
         libc::ftruncate(fd.as_raw_fd(), size)

@@ -1,17 +1,29 @@
-//! Helpers shared by the system call wrappers: C strings on the stack, errno into results.
+//! Helpers shared by the system call wrappers: C strings on the stack, errno into results, faults.
 use std::ffi::{CStr, CString};
 
 use crate::error::{Errno, Result, SysError};
 
+#[cfg(debug_assertions)]
+pub(crate) use crate::faults::gate;
+
+/// Release builds have no faults of their own.
+#[cfg(not(debug_assertions))]
+#[inline(always)]
+pub(crate) fn gate(_call: &'static str) -> Result<()> {
+    Ok(())
+}
+
 /// Longest byte string that is copied to the stack instead of the heap.
 const INLINE: usize = 320;
 
-/// Calls `f` with `bytes` as a C string; a NUL inside is EINVAL, as no name can hold one.
+/// Calls `f` with `bytes` as a C string; a NUL inside is EINVAL, as no name can hold one. This is
+/// the gate of all calls that take a name.
 pub(crate) fn with_cstr<T>(
     call: &'static str,
     bytes: &[u8],
     f: impl FnOnce(&CStr) -> Result<T>,
 ) -> Result<T> {
+    gate(call)?;
     if bytes.len() < INLINE {
         let mut buf = [0u8; INLINE];
         buf[..bytes.len()].copy_from_slice(bytes);

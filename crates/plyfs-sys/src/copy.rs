@@ -1,6 +1,7 @@
 //! Copying the data of a file: shared extents where the file system can, holes kept.
 use std::os::fd::{AsRawFd, BorrowedFd};
 
+use crate::call::gate;
 use crate::error::{Errno, Result, SysError};
 use crate::io;
 
@@ -48,7 +49,8 @@ pub fn copy_data_telling(
 #[must_use]
 pub fn reflink(src: BorrowedFd<'_>, dst: BorrowedFd<'_>) -> bool {
     // SAFETY: FICLONE takes a descriptor as its argument.
-    unsafe { libc::ioctl(dst.as_raw_fd(), FICLONE, src.as_raw_fd()) == 0 }
+    gate("ioctl(FICLONE)").is_ok()
+        && unsafe { libc::ioctl(dst.as_raw_fd(), FICLONE, src.as_raw_fd()) == 0 }
 }
 
 /// The next stretch of data at or after `pos`; the whole rest where holes are not told.

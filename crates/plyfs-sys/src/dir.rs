@@ -1,7 +1,7 @@
 //! Reading the entries of a directory.
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-use crate::call::check_long;
+use crate::call::{check_long, gate};
 use crate::error::{Errno, Result, SysError};
 use crate::stat::Kind;
 
@@ -47,6 +47,7 @@ pub fn for_each<E: From<SysError>>(
 }
 
 fn getdents(fd: BorrowedFd<'_>, buf: &mut [u8]) -> Result<usize> {
+    gate("getdents64")?;
     // SAFETY: the kernel writes at most buf.len() bytes into buf.
     let rc = unsafe {
         libc::syscall(

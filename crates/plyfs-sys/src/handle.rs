@@ -2,7 +2,7 @@
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use crate::at::At;
-use crate::call::check;
+use crate::call::{check, gate};
 use crate::error::{Errno, Result, SysError};
 
 /// MAX_HANDLE_SZ of linux/exportfs.h, in bytes.
@@ -82,6 +82,7 @@ pub fn handle(at: At<'_>) -> Result<Option<Handle>> {
 /// # Errors
 /// EMFILE, EIO and the like.
 pub fn open(mount: BorrowedFd<'_>, handle: &Handle) -> Result<Option<OwnedFd>> {
+    gate("open_by_handle_at")?;
     let len = handle.bytes.len();
     if len > MAX_HANDLE {
         return Ok(None);

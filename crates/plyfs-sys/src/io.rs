@@ -1,7 +1,7 @@
 //! Reading, writing and syncing open files, and the ioctls of chattr.
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-use crate::call::{check, check_len};
+use crate::call::{check, check_len, gate};
 use crate::error::{Errno, Result, SysError};
 
 fn offset(call: &'static str, off: u64) -> Result<i64> {
@@ -17,6 +17,7 @@ const PAGE: usize = 4096;
 /// EIO and the like.
 pub fn pread(fd: BorrowedFd<'_>, buf: &mut [u8], off: u64) -> Result<usize> {
     let start = offset("pread", off)?;
+    gate("pread")?;
     let mut done = 0;
     while done < buf.len() {
         let rest = &mut buf[done..];
@@ -54,6 +55,7 @@ pub fn pread(fd: BorrowedFd<'_>, buf: &mut [u8], off: u64) -> Result<usize> {
 /// ENOSPC, EDQUOT, EFBIG, EIO and the like when nothing was written.
 pub fn pwrite(fd: BorrowedFd<'_>, buf: &[u8], off: u64) -> Result<usize> {
     let start = offset("pwrite", off)?;
+    gate("pwrite")?;
     let mut done = 0;
     while done < buf.len() {
         let rest = &buf[done..];
@@ -83,6 +85,7 @@ pub fn pwrite(fd: BorrowedFd<'_>, buf: &[u8], off: u64) -> Result<usize> {
 /// # Errors
 /// EIO, ENOSPC and the like.
 pub fn fsync(fd: BorrowedFd<'_>, data_only: bool) -> Result<()> {
+    gate("fsync")?;
     // SAFETY: no memory is touched.
     let rc = unsafe {
         if data_only {
@@ -99,9 +102,13 @@ pub fn fsync(fd: BorrowedFd<'_>, data_only: bool) -> Result<()> {
 /// # Errors
 /// EIO, ENOSPC and the like.
 pub fn syncfs(fd: BorrowedFd<'_>) -> Result<()> {
+    gate("syncfs")?;
     // SAFETY: no memory is touched.
     check("syncfs", b"", unsafe { libc::syncfs(fd.as_raw_fd()) })
 }
+
+/// Mode of [`fallocate`]: takes the range out of the file, whose size stays.
+pub const PUNCH_HOLE: i32 = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
 
 /// `fallocate(2)` with its modes.
 ///
@@ -109,6 +116,7 @@ pub fn syncfs(fd: BorrowedFd<'_>) -> Result<()> {
 /// EOPNOTSUPP, ENOSPC, EINVAL and the like.
 pub fn fallocate(fd: BorrowedFd<'_>, mode: i32, off: u64, len: u64) -> Result<()> {
     let (off, len) = (offset("fallocate", off)?, offset("fallocate", len)?);
+    gate("fallocate")?;
     // SAFETY: no memory is touched.
     check("fallocate", b"", unsafe {
         libc::fallocate(fd.as_raw_fd(), mode, off, len)
@@ -125,6 +133,7 @@ pub const SEEK_HOLE: i32 = libc::SEEK_HOLE;
 /// # Errors
 /// ENXIO past the end, EINVAL for an unknown whence.
 pub fn lseek(fd: BorrowedFd<'_>, off: i64, whence: i32) -> Result<i64> {
+    gate("lseek")?;
     // SAFETY: no memory is touched.
     let rc = unsafe { libc::lseek(fd.as_raw_fd(), off, whence) };
     if rc == -1 {
@@ -145,6 +154,7 @@ pub fn copy_range(
     dst_off: u64,
     len: usize,
 ) -> Result<usize> {
+    gate("copy_file_range")?;
     let mut from = offset("copy_file_range", src_off)?;
     let mut to = offset("copy_file_range", dst_off)?;
     // SAFETY: the two offsets are valid for reads and writes during the call.
@@ -265,6 +275,7 @@ impl FileIoctl {
 /// # Errors
 /// ENOTTY where the file system has no such ioctl, EPERM, EINVAL and the like.
 pub fn file_ioctl(fd: BorrowedFd<'_>, op: FileIoctl, data: &[u8]) -> Result<[u8; 32]> {
+    gate("ioctl")?;
     let mut arg = [0u8; 32];
     let n = data.len().min(FSXATTR_SIZE);
     arg[..n].copy_from_slice(&data[..n]);

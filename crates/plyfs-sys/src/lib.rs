@@ -11,6 +11,8 @@ pub mod copy;
 pub mod detach;
 pub mod dir;
 pub mod error;
+#[cfg(debug_assertions)]
+pub mod faults;
 pub mod handle;
 pub mod io;
 pub mod make;

@@ -6,7 +6,7 @@ use std::path::Path;
 use bitflags::bitflags;
 
 use crate::at::At;
-use crate::call::with_cstr;
+use crate::call::{gate, with_cstr};
 use crate::error::{Result, SysError};
 use crate::name::Name;
 
@@ -158,6 +158,7 @@ pub fn create_file(dir: BorrowedFd<'_>, name: &Name, mode: u32) -> Result<OwnedF
 /// # Errors
 /// EMFILE.
 pub fn dup(fd: &impl AsFd) -> Result<OwnedFd> {
+    gate("dup")?;
     fd.as_fd().try_clone_to_owned().map_err(|e| {
         SysError::new(
             "dup",

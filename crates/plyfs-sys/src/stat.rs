@@ -3,7 +3,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use crate::at::At;
-use crate::call::check;
+use crate::call::{check, gate};
 use crate::error::{Errno, Result, SysError};
 
 /// Identity of an object in the file system that holds a layer: (st_dev, st_ino).
@@ -249,6 +249,7 @@ pub struct StatFs {
 /// # Errors
 /// EIO and the like.
 pub fn statfs(fd: BorrowedFd<'_>) -> Result<StatFs> {
+    gate("fstatfs")?;
     let mut buf = MaybeUninit::<libc::statfs>::uninit();
     // SAFETY: buf is valid for writes of one statfs.
     let rc = unsafe { libc::fstatfs(fd.as_raw_fd(), buf.as_mut_ptr()) };

@@ -15,6 +15,7 @@ mod plant;
 pub mod registry;
 mod stack;
 mod tree;
+mod watch;
 
 pub use binary::{bin, fuse_overlayfs};
 pub use compare::{Rules, diff, diff_with};
@@ -26,3 +27,4 @@ pub use need::{can_mount_fuse, can_mount_overlay, has_program, is_root, skip};
 pub use plant::plant;
 pub use stack::{Stack, private_mounts, scratch_base};
 pub use tree::{Kind, Node, Tree, snapshot};
+pub use watch::LowersWatch;

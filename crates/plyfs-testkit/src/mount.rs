@@ -11,16 +11,20 @@ use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 use crate::stack::Stack;
+use crate::watch::LowersWatch;
 
 /// How long a daemon may take to mount or to go before the test fails.
 const PATIENCE: Duration = Duration::from_secs(15);
 
-/// A mounted stack; dropping it unmounts and fails the test if the daemon did not end well.
+/// A mounted stack; dropping it unmounts and fails the test if the daemon did not end well, or if
+/// a lower layer is not as it was.
 #[derive(Debug)]
 pub struct Mounted {
     mnt: PathBuf,
     daemon: Option<Daemon>,
     done: bool,
+    /// Dropped after the mount has gone.
+    lowers: LowersWatch,
 }
 
 #[derive(Debug)]
@@ -61,7 +65,8 @@ pub fn mount_fuse_overlayfs(stack: &Stack, extra: &str) -> Mounted {
 /// When the kernel refuses.
 #[must_use]
 pub fn mount_kernel(stack: &Stack, extra: &str) -> Mounted {
-    let options = stack.options(extra);
+    let lowers = stack.watch_lowers();
+    let options = stack.mount_options(extra);
     let (none, kind) = (MsFlags::empty(), Some("overlay"));
     mount(kind, &stack.mnt(), kind, none, Some(options.as_os_str())).unwrap_or_else(|e| {
         panic!(
@@ -74,6 +79,7 @@ pub fn mount_kernel(stack: &Stack, extra: &str) -> Mounted {
         mnt: stack.mnt(),
         daemon: None,
         done: false,
+        lowers,
     }
 }
 
@@ -87,11 +93,12 @@ pub fn mount_program(program: &Path, stack: &Stack, extra: &str) -> Result<Mount
         "daemon-{}.log",
         COUNT.fetch_add(1, Ordering::Relaxed)
     ));
+    let lowers = stack.watch_lowers();
     let out = File::create(&log).map_err(|e| format!("{}: {e}", log.display()))?;
     let child = bound_to_us(program)
         .arg("-f")
         .arg("-o")
-        .arg(stack.options(extra))
+        .arg(stack.mount_options(extra))
         .arg(stack.mnt())
         .stdin(Stdio::null())
         .stdout(out.try_clone().map_err(|e| e.to_string())?)
@@ -124,6 +131,7 @@ pub fn mount_program(program: &Path, stack: &Stack, extra: &str) -> Result<Mount
         mnt: stack.mnt(),
         daemon: Some(daemon),
         done: false,
+        lowers,
     })
 }
 
@@ -155,6 +163,13 @@ impl Mounted {
     #[must_use]
     pub fn pid(&self) -> Option<u32> {
         self.daemon.as_ref().map(|d| d.child.id())
+    }
+
+    /// The same mount in a test that changes a lower layer itself, for the reason it gives.
+    #[must_use]
+    pub fn with_changing_lowers(mut self, _reason: &'static str) -> Self {
+        self.lowers.look_away();
+        self
     }
 
     /// What the daemon has said so far.

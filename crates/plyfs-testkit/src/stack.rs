@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
@@ -11,12 +12,15 @@ use nix::sched::{CloneFlags, unshare};
 use crate::compare::{Rules, diff_with};
 use crate::plant::settle;
 use crate::tree::{Tree, snapshot};
+use crate::watch::LowersWatch;
 
 /// The directories of one stack in a temporary directory that goes with the value.
 ///
 /// `l0` is the topmost lower layer, as in `lowerdir=l0:l1:…`.
 #[derive(Debug)]
 pub struct Stack {
+    /// From the first time a test asked for the options to mount by itself; goes before `dir`.
+    watch: OnceLock<LowersWatch>,
     dir: tempfile::TempDir,
     lowers: Vec<PathBuf>,
     writable: bool,
@@ -50,6 +54,7 @@ impl Stack {
             std::fs::create_dir(path).unwrap();
         }
         Self {
+            watch: OnceLock::new(),
             dir,
             lowers,
             writable: true,
@@ -142,8 +147,16 @@ impl Stack {
     }
 
     /// `lowerdir=…,upperdir=…,workdir=…` and `extra`, as mount programs and the kernel take it.
+    ///
+    /// Whoever asks is about to mount by a command of its own: from now on the lower layers are
+    /// watched until the stack goes.
     #[must_use]
     pub fn options(&self, extra: &str) -> OsString {
+        self.watch.get_or_init(|| self.watch_lowers());
+        self.mount_options(extra)
+    }
+
+    pub(crate) fn mount_options(&self, extra: &str) -> OsString {
         let mut text = OsString::from("lowerdir=");
         for (i, layer) in self.lowers.iter().enumerate() {
             if i > 0 {

@@ -14,6 +14,7 @@ use plyfs_sys::{At, Errno, Name, copy, io, stat, xattr};
 
 use crate::inode::{Inode, KnownBy};
 use crate::owner::{NewStat, is_acl};
+use crate::sabotage::sabotaged;
 use crate::stack::UpperLayer;
 use crate::{Error, Result, Union};
 
@@ -87,6 +88,10 @@ impl Union {
             self.mark_metacopy(&staged, found.size)?;
         }
         self.finish_copy(&staged, &top, &found, inode.indexed().is_some())?;
+        if matches!(need, DataNeed::UpTo(_)) && !metacopy && need.limit(found.size) < found.size {
+            // What is published is the file after it was cut; a cut that fails later leaves that.
+            sys_attr::utimens(staged.at(), SetTime::Omit, SetTime::Now)?;
+        }
         self.copy_flags(&top, &found, &staged)?;
         if inode.kind == Kind::File
             && !self.options.volatile
@@ -185,6 +190,20 @@ impl Union {
         found: &Stat,
         indexed: bool,
     ) -> Result<()> {
+        let known = found.kind() == Kind::Dir || found.nlink == 1 || indexed;
+        if known && !sabotaged("no-origin") {
+            self.mark_origin(staged, top)?;
+        }
+        self.copy_attributes(staged, top, found)
+    }
+
+    /// Gives a staged object the owner, xattrs, mode and times of another.
+    pub(crate) fn copy_attributes(
+        &self,
+        staged: &Staged<'_>,
+        top: &Obj,
+        found: &Stat,
+    ) -> Result<()> {
         let kind = found.kind();
         let new = NewStat {
             kind,
@@ -198,9 +217,6 @@ impl Union {
         self.put_owner(staged.at(), &new)?;
         self.reach
             .with(top, |from| self.copy_xattrs(top.layer(), from, staged.at()))?;
-        if kind == Kind::Dir || found.nlink == 1 || indexed {
-            self.mark_origin(staged, top)?;
-        }
         self.put_mode(staged.at(), &new)?;
         let times = (SetTime::To(found.atime), SetTime::To(found.mtime));
         Ok(sys_attr::utimens(staged.at(), times.0, times.1)?)
@@ -213,7 +229,7 @@ impl Union {
             let Some(name) = self.stack.xattr_from_disk(layer, &disk) else {
                 continue;
             };
-            if is_acl(&name) && !self.options.acl {
+            if is_acl(&name) && (!self.options.acl || sabotaged("acl-not-copied")) {
                 continue;
             }
             let Some(value) = xattr::get(from, &disk)? else {
@@ -254,7 +270,7 @@ impl Union {
                 if metacopy {
                     // Unlinked just now: without a name the data would not be found again.
                     let dst = staged.file().ok_or(Error::Stale)?;
-                    self.fill_metacopy(inode, dst, found.size)?;
+                    self.fill_metacopy(inode, dst, found, found.size)?;
                 }
                 return self.keep_nameless(inode, staged);
             };
@@ -271,7 +287,9 @@ impl Union {
             let file = staged.publish_new(dir.as_fd(), &name)?;
             // Copy-up is not a change of the directory that a user made.
             let (atime, mtime) = (SetTime::To(before.atime), SetTime::To(before.mtime));
-            if let Err(e) = sys_attr::utimens(At::object(&dir), atime, mtime) {
+            if !sabotaged("parent-touched")
+                && let Err(e) = sys_attr::utimens(At::object(&dir), atime, mtime)
+            {
                 tracing::warn!("restoring the times of a directory after copy-up: {e}");
             }
             let obj = self.upper_obj(&copy, &dir_obj, name);
@@ -346,9 +364,11 @@ impl Union {
         let obj = inode.upper().ok_or(Error::Stale)?;
         let before = self.stat_obj(obj)?;
         let dst = self.reach.open_file(obj, Access::READ | Access::WRITE)?;
-        self.fill_metacopy(inode, dst.as_fd(), need.limit(before.size))?;
-        let times = (SetTime::To(before.atime), SetTime::To(before.mtime));
-        sys_attr::utimens(At::object(&dst), times.0, times.1)?;
+        let limit = need.limit(before.size);
+        if let Err(e) = self.fill_metacopy(inode, dst.as_fd(), &before, limit) {
+            self.empty_metacopy(dst.as_fd(), &before);
+            return Err(e);
+        }
         inode.metacopy.store(false, Ordering::Release);
         self.files.put(inode.id, dst, LayerIdx::UPPER, true);
         Ok(())
@@ -356,6 +376,18 @@ impl Union {
 }
 
 impl Union {
+    /// After the data of a metacopy could not be brought: gives back the room that it took, and
+    /// the time. The data is still the lower's.
+    fn empty_metacopy(&self, dst: BorrowedFd<'_>, before: &Stat) {
+        let emptied = sys_attr::truncate(dst, before.size)
+            .and_then(|()| io::fallocate(dst, io::PUNCH_HOLE, 0, before.size));
+        let (atime, mtime) = (SetTime::To(before.atime), SetTime::To(before.mtime));
+        let restored = sys_attr::utimens(At::object(&dst), atime, mtime);
+        if let Err(e) = emptied.and(restored) {
+            tracing::warn!("emptying a metacopy whose data did not come: {e}");
+        }
+    }
+
     /// Copies the data of an inode, for all to see who watch.
     fn copy_data(
         &self,
@@ -365,6 +397,11 @@ impl Union {
         size: u64,
     ) -> Result<()> {
         let running = self.copies.begin(inode, size);
+        let size = if sabotaged("short-copy") {
+            size & !1
+        } else {
+            size
+        };
         copy::copy_data_telling(src, dst, size, &mut |upto| running.tell(upto))?;
         running.finish();
         Ok(())
@@ -372,7 +409,13 @@ impl Union {
 
     /// Copies the data a metacopy lacks and takes the mark off. The mark goes last: a crash
     /// before it leaves a metacopy, whose data is still found in the lower.
-    fn fill_metacopy(&self, inode: &Arc<Inode>, dst: BorrowedFd<'_>, limit: u64) -> Result<()> {
+    fn fill_metacopy(
+        &self,
+        inode: &Arc<Inode>,
+        dst: BorrowedFd<'_>,
+        before: &Stat,
+        limit: u64,
+    ) -> Result<()> {
         let data = inode.data().ok_or(Error::Stale)?;
         let src = self
             .reach
@@ -388,6 +431,11 @@ impl Union {
                 &value,
                 xattr::SetFlags::empty(),
             )?;
+        }
+        // Who brings the data is not who changes it; but a file that was cut is a changed one.
+        if limit == before.size {
+            let (atime, mtime) = (SetTime::To(before.atime), SetTime::To(before.mtime));
+            sys_attr::utimens(At::object(&dst), atime, mtime)?;
         }
         if !self.options.volatile {
             io::fsync(dst, false)?;

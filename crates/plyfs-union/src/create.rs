@@ -20,6 +20,7 @@ use crate::lookup::Entry;
 use crate::lowers::LowerObjs;
 use crate::owner::NewStat;
 use crate::protect::own_flags;
+use crate::sabotage::sabotaged;
 use crate::{Caller, Error, Result, Union};
 
 /// What to make.
@@ -183,7 +184,7 @@ impl Union {
         let fd = self.reach.dir_fd(parent.upper().ok_or(Error::ReadOnly)?)?;
         self.dress(caller, fd.as_fd(), &staged, make)?;
         let over = vacancy == Vacancy::Whiteout;
-        if over && make.kind() == Kind::Dir {
+        if over && make.kind() == Kind::Dir && !sabotaged("no-opaque") {
             self.shut(staged.at(), parent, name)?;
         }
         self.publish(staged, fd.as_fd(), name, make.kind(), vacancy)

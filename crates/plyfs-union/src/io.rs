@@ -12,6 +12,7 @@ use crate::copy_up::{CAPABILITY, DataNeed};
 use crate::files::OpenFile;
 use crate::inode::{Inode, NodeId};
 use crate::kept_times::Change;
+use crate::sabotage::sabotaged;
 use crate::{Caller, Error, Result, Union};
 use std::os::fd::{AsFd, BorrowedFd};
 
@@ -93,6 +94,11 @@ impl Union {
         let inode = self.inode(node)?;
         self.may_touch(&inode)?;
         self.copy_up(&inode, DataNeed::All)?;
+        let data = if sabotaged("lost-page") && off > 0 {
+            &[]
+        } else {
+            data
+        };
         let file = self.write_file(&inode)?;
         let _nothing_is_set = self.times.privileges(node).read();
         let _change = self.change(&inode, &file)?;

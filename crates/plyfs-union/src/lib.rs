@@ -29,6 +29,7 @@ mod owner;
 mod protect;
 mod remove;
 mod rename;
+mod sabotage;
 mod seek;
 mod stack;
 mod stats;

@@ -16,6 +16,7 @@ use crate::inode::{Inode, KnownBy, NodeId};
 use crate::lock::lock_dirs;
 use crate::lookup::Entry;
 use crate::merge::{Ask, Merged};
+use crate::sabotage::sabotaged;
 use crate::table::InodeRef;
 use crate::{Error, Result, Union};
 
@@ -88,7 +89,7 @@ impl Union {
         }
         let mut victim = self.victim(&dir, name, &merged)?;
         let shown = self.count_out(&merged, victim.as_ref())?;
-        let whiteout = self.lower_index(&dir)?.has(name);
+        let whiteout = self.lower_index(&dir)?.has(name) && !sabotaged("no-whiteout");
         let obj = victim.as_ref().and_then(|v| v.inode.upper().cloned());
         {
             let mut place = obj.as_ref().map(|o| o.place_mut());
@@ -249,7 +250,7 @@ impl Union {
             if !self.is_entry(&dir, name, &merged, &entry)? {
                 continue;
             }
-            if !self.is_empty_dir(&entry.node)? {
+            if !self.is_empty_dir(&entry.node)? && !sabotaged("rmdir-of-anything") {
                 return Err(Error::NotEmpty);
             }
             let mut victim = self.victim(&dir, name, &merged)?;
@@ -314,17 +315,6 @@ impl Union {
             victim.leave(&mut place, dir_obj, name);
         }
         Ok(())
-    }
-
-    /// Replaces an upper directory that shows nothing but holds whiteouts by an empty opaque one
-    /// (`ovl_clear_empty()`), so that a rename can go over it.
-    pub(crate) fn clear_whiteouts(&self, dir: &Arc<Inode>, name: &Name) -> Result<()> {
-        let dir_obj = dir.upper().ok_or(Error::ReadOnly)?;
-        let fd = self.reach.dir_fd(dir_obj)?;
-        let work = &self.writable()?.upper.work;
-        let staged = work.stage_dir()?;
-        self.shut(staged.at(), dir, name)?;
-        Ok(staged.publish_exchange(fd.as_fd(), name)?)
     }
 
     /// Whether an upper directory has any entry on disk.

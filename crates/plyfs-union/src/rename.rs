@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use parking_lot::RwLockWriteGuard;
 use plyfs_format::redirect::DEFAULT_REDIRECT_MAX;
-use plyfs_layer::{Obj, Place, Probe, probe, set_mark};
+use plyfs_layer::{Obj, Place, Probe, Staged, probe, set_mark};
 use plyfs_sys::make::{self, Rename};
 use plyfs_sys::stat::Kind;
 use plyfs_sys::{Name, NameBuf};
@@ -17,6 +17,7 @@ use crate::inode::{Inode, Link, NodeId};
 use crate::lock::lock_dirs;
 use crate::lookup::Entry;
 use crate::merge::Merged;
+use crate::sabotage::sabotaged;
 use crate::{Error, Result, Union};
 
 /// One end of a rename: a name in a directory, and what it means.
@@ -169,7 +170,7 @@ impl Union {
 
     fn replace(&self, old: &End<'_>, new: &End<'_>) -> Result<()> {
         let moved = old.node().ok_or(Error::Stale)?;
-        self.clear_target(new)?;
+        let empty = self.stage_empty(new)?;
         self.seal(moved, old, new)?;
         let mut victim = match (&new.merged, new.entry.is_some()) {
             (Some(merged), true) => self.victim(new.dir, new.name, merged)?,
@@ -187,7 +188,7 @@ impl Union {
             if let (Some(victim), Some(place)) = (&mut victim, places.of(victim_obj.as_ref())) {
                 victim.keep(self, place, &arrival.new_dir, new.name)?;
             }
-            self.rename_upper((old.dir, old.name), (new.dir, new.name), flags)?;
+            self.rename_over(empty, old, new, flags)?;
             if let (Some(victim), Some(place)) = (&mut victim, places.of(victim_obj.as_ref())) {
                 victim.leave(place, &arrival.new_dir, new.name);
             }
@@ -242,25 +243,46 @@ impl Union {
         Err(Error::CrossDevice)
     }
 
-    /// Makes an empty target directory empty on disk too.
-    fn clear_target(&self, new: &End<'_>) -> Result<()> {
+    /// For a target directory that shows nothing but holds whiteouts: an empty one like it that
+    /// can be renamed over, opaque as long as it is there (`ovl_clear_empty()`).
+    fn stage_empty(&self, new: &End<'_>) -> Result<Option<Staged<'_>>> {
         let Some(node) = new.node().filter(|n| n.kind == Kind::Dir) else {
-            return Ok(());
+            return Ok(None);
         };
         if !self.is_empty_dir(node)? {
             return Err(Error::NotEmpty);
         }
-        let Some(obj) = node.upper().cloned() else {
-            return Ok(());
+        let Some(obj) = node.upper() else {
+            return Ok(None);
         };
-        if self.has_upper_entries(&obj)? {
-            let pin = self.reach.open_pin(&obj)?;
-            let mut place = obj.place_mut();
-            self.clear_whiteouts(new.dir, new.name)?;
-            // The old object is gone from its name; what took the name is about to be replaced.
-            place.pinned = Some(pin);
+        if !self.has_upper_entries(obj)? {
+            return Ok(None);
         }
-        Ok(())
+        let staged = self.writable()?.upper.work.stage_dir()?;
+        self.shut(staged.at(), new.dir, new.name)?;
+        self.copy_attributes(&staged, obj, &self.stat_obj(obj)?)?;
+        Ok(Some(staged))
+    }
+
+    /// Renames over what the target is, or over an empty directory that takes its place first. If
+    /// the rename then fails, the target comes back.
+    fn rename_over(
+        &self,
+        empty: Option<Staged<'_>>,
+        old: &End<'_>,
+        new: &End<'_>,
+        flags: Rename,
+    ) -> Result<()> {
+        let dir = self.reach.dir_fd(new.dir.upper().ok_or(Error::ReadOnly)?)?;
+        let replaced = empty.map(|e| e.publish_swap(dir.as_fd(), new.name));
+        let replaced = replaced.transpose()?;
+        let renamed = self.rename_upper((old.dir, old.name), (new.dir, new.name), flags);
+        if let (Err(_), Some(target)) = (&renamed, replaced)
+            && let Err(e) = target.publish_exchange(dir.as_fd(), new.name)
+        {
+            tracing::warn!("putting back the target of a rename that failed: {e}");
+        }
+        renamed
     }
 
     /// A directory that comes to a place where lowers have something must not merge with it; one
@@ -329,6 +351,11 @@ impl Union {
         let obj = dir.upper().ok_or(Error::Stale)?;
         let same_dir = Arc::ptr_eq(from.dir, to.dir);
         let value = self.redirect_of(dir, from, same_dir)?;
+        let value = if sabotaged("wrong-redirect") {
+            b"x".to_vec()
+        } else {
+            value
+        };
         if value.len() > DEFAULT_REDIRECT_MAX && !same_dir {
             // `ovl_get_redirect()`: too long a path is EXDEV, so that mv copies.
             return Err(Error::CrossDevice);

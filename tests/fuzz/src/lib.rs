@@ -13,23 +13,15 @@ pub use apply::apply;
 pub use manifest::manifest;
 pub use repair::repair;
 
-use std::path::Path;
-use std::sync::OnceLock;
+use std::path::{Path, PathBuf};
 
-/// A directory in memory for all runs of this process.
-fn scratch() -> &'static Path {
-    static DIR: OnceLock<tempfile::TempDir> = OnceLock::new();
-    let made = || {
-        let memory = Path::new("/dev/shm");
-        let base = if memory.is_dir() {
-            memory.into()
-        } else {
-            std::env::temp_dir()
-        };
-        let name = tempfile::Builder::new()
-            .prefix("plyfs-fuzz-")
-            .tempdir_in(base);
-        name.unwrap()
-    };
-    DIR.get_or_init(made).path()
+/// Where a run makes its directory, in memory if it can be; `scripts/fuzz` names a place that it
+/// removes when a run ends without cleaning up.
+fn scratch() -> PathBuf {
+    let memory = Path::new("/dev/shm");
+    match std::env::var_os("PLYFS_FUZZ_SCRATCH") {
+        Some(dir) => dir.into(),
+        None if memory.is_dir() => memory.into(),
+        None => std::env::temp_dir(),
+    }
 }

@@ -103,6 +103,8 @@ pub(crate) struct Case {
     pub(crate) split: bool,
     /// Topmost lower first.
     pub(crate) layers: Vec<Vec<Entry>>,
+    /// What lies in a data-only layer below all others, for metacopies alone.
+    pub(crate) data: Vec<Entry>,
     /// What the upper contains before the first mount.
     pub(crate) upper: Vec<Entry>,
     /// Steps that an earlier kernel mount with redirects and metacopy ran; its upper is the topmost lower.
@@ -130,6 +132,10 @@ impl Case {
         for layer in &self.layers {
             out.push_str("layer\n");
             push_lines(&mut out, layer)?;
+        }
+        if !self.data.is_empty() {
+            out.push_str("data\n");
+            push_lines(&mut out, &self.data)?;
         }
         for (title, steps) in [("pre", &self.pre), ("steps", &self.steps)] {
             if title == "pre" && !self.upper.is_empty() {
@@ -163,6 +169,9 @@ impl Case {
                         let layer = case.layers.last_mut().with_context(place)?;
                         layer.push(serde_json::from_str(line).with_context(place)?);
                     }
+                    "data" => case
+                        .data
+                        .push(serde_json::from_str(line).with_context(place)?),
                     "upper" => case
                         .upper
                         .push(serde_json::from_str(line).with_context(place)?),
@@ -185,6 +194,7 @@ impl Case {
                     case.layers.push(Vec::new());
                     section = "layer";
                 }
+                "data" => section = "data",
                 "upper" => section = "upper",
                 "pre" => section = "pre",
                 "steps" => section = "steps",

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::case::Case;
 use super::gen_ops::{Generator, layer_steps};
-use super::gen_stack::{stack, with_user_marks};
+use super::gen_stack::{stack, with_data_only, with_user_marks};
 use super::mounts::Implementation;
 use super::rng::Rng;
 use super::runner::{Failure, Runner, Source, Verdict};
@@ -85,6 +85,13 @@ pub struct Arguments {
     /// Also make files append-only and immutable (chattr +a, +i).
     #[arg(long)]
     pub(crate) immutable: bool,
+    /// Change who mounts which side after every so many steps, so that each upper is written by the
+    /// kernel and by the subject in turn.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) alternate: usize,
+    /// Put the data of some lower files into a data-only layer; needs metacopy=on.
+    #[arg(long)]
+    pub(crate) data_only: bool,
     /// Run one after the other what else threads run at once.
     #[arg(long)]
     pub(crate) one_thread: bool,
@@ -122,6 +129,7 @@ pub fn run(arguments: &Arguments) -> Result<bool> {
         subject_options: arguments.subject_options.clone(),
         ignored: arguments.ignore.clone(),
         one_thread: arguments.one_thread,
+        alternate: arguments.alternate,
         watch: Watch::start(Duration::from_secs(arguments.hang_seconds)),
         trace: Trace::new(&scratch.join(TRACE))?,
         coverage: Default::default(),
@@ -158,12 +166,14 @@ impl Arguments {
             format!("--shrink-seconds={}", self.shrink_seconds),
             format!("--ignore={}", self.ignore.join(",")),
             format!("--hang-seconds={}", self.hang_seconds),
+            format!("--alternate={}", self.alternate),
         ];
         words.extend(self.minutes.map(|minutes| format!("--minutes={minutes}")));
         let dir = |name: &str, dir: &PathBuf| format!("--{name}={}", dir.display());
         words.extend(self.backing.iter().map(|path| dir("backing", path)));
         words.extend(self.keep.iter().map(|path| dir("keep", path)));
         words.extend(self.immutable.then(|| "--immutable".to_owned()));
+        words.extend(self.data_only.then(|| "--data-only".to_owned()));
         words.extend(self.one_thread.then(|| "--one-thread".to_owned()));
         words.extend(self.coverage.then(|| "--coverage".to_owned()));
         words.extend(self.verbose.then(|| "--verbose".to_owned()));
@@ -199,6 +209,9 @@ fn random(arguments: &Arguments, runner: &Runner) -> Result<Tally> {
         let mut rng = Rng::new(seed);
         let mut case = stack(&mut rng);
         case.options = arguments.options.clone();
+        if arguments.data_only {
+            with_data_only(&mut rng, &mut case);
+        }
         let in_user = case.has("userxattr");
         if in_user {
             with_user_marks(&mut case);

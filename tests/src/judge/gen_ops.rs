@@ -36,6 +36,7 @@ impl Generator {
             disk: false,
             locks: false,
             focus: None,
+            pending: Default::default(),
         };
         for entry in case.layers.iter().flatten().chain(&case.upper) {
             generator.learn_path(&entry.path, entry.kind == Kind::Dir);
@@ -60,6 +61,9 @@ impl Generator {
 
     /// The next step.
     pub(crate) fn next(&mut self) -> Step {
+        if let Some(step) = self.pending.pop_front() {
+            return step;
+        }
         let who = self
             .rng
             .weighted(&[(75, Who::Root), (15, Who::Alice), (10, Who::Bob)]);
@@ -68,7 +72,8 @@ impl Generator {
             14..=36 => self.on_handle(),
             37..=62 => self.name_op(),
             63..=77 => self.attribute_op(),
-            78..=90 => self.look(),
+            78..=89 => self.look(),
+            90 => self.replace_dir(),
             91..=95 => self.together(),
             96 => Op::Umask {
                 mask: *self.rng.pick(&[0, 0o022, 0o027, 0o077]),
@@ -86,6 +91,39 @@ impl Generator {
             who: if whole { Who::Root } else { who },
             op,
         }
+    }
+
+    /// Removes a directory with all that is in it and makes it again: what lies below in the lowers
+    /// must not come back.
+    fn replace_dir(&mut self) -> Op {
+        let dir = self.known_where(Some(true));
+        let inside = [dir.0.as_slice(), b"/"].concat();
+        let mut below: Vec<_> = self
+            .known
+            .iter()
+            .filter(|(path, _)| path.0.starts_with(&inside))
+            .cloned()
+            .collect();
+        if dir.0.is_empty() || below.len() > 10 {
+            return self.name_op();
+        }
+        below.sort_by(|a, b| b.cmp(a));
+        let removals = below.into_iter().map(|(path, is_dir)| match is_dir {
+            true => Op::Rmdir { path },
+            false => Op::Unlink { path },
+        });
+        let last = [
+            Op::Rmdir { path: dir.clone() },
+            Op::Mkdir {
+                path: dir,
+                mode: mode(&mut self.rng, true),
+            },
+        ];
+        let steps = removals.chain(last).map(Step::whole);
+        self.pending.extend(steps);
+        self.pending
+            .pop_front()
+            .map_or_else(|| self.name_op(), |step| step.op)
     }
 
     /// Lists of steps for several threads, mostly near each other.

@@ -1,5 +1,7 @@
 //! What the generator of steps believes the mounted tree to be, and the paths it picks from that.
 
+use std::collections::VecDeque;
+
 use super::gen_stack::name;
 use super::ops::{Op, Step};
 use super::rng::Rng;
@@ -32,6 +34,8 @@ pub(crate) struct Generator {
     pub(super) locks: bool,
     /// Where threads that work at once mostly meet.
     pub(super) focus: Option<Bytes>,
+    /// Steps that come next, in this order.
+    pub(super) pending: VecDeque<Step>,
 }
 
 impl Generator {

@@ -352,6 +352,31 @@ fn is_opaque(entry: &Entry) -> bool {
     entry.xattrs.contains(&mark)
 }
 
+/// Makes metacopies of some lower files, and puts their data into a layer for data alone.
+pub(crate) fn with_data_only(rng: &mut Rng, case: &mut Case) {
+    let dir = Bytes::from("store");
+    let mut data = vec![Entry::plain(dir.clone(), Kind::Dir)];
+    for entry in case.layers.iter_mut().flatten() {
+        let Kind::File { size, data: pieces } = &mut entry.kind else {
+            continue;
+        };
+        if *size == 0 || !rng.chance(60) {
+            continue;
+        }
+        let path = dir.join(format!("{}", data.len()).as_bytes());
+        let kind = Kind::File {
+            size: *size,
+            data: std::mem::take(pieces),
+        };
+        let redirect = Bytes([b"/", path.0.as_slice()].concat());
+        data.push(Entry::plain(path, kind));
+        let mark = |name: &str| Bytes::from(format!("trusted.overlay.{name}").as_str());
+        entry.xattrs.push((mark("metacopy"), Bytes::default()));
+        entry.xattrs.push((mark("redirect"), redirect));
+    }
+    case.data = data;
+}
+
 /// Gives the marks of a stack the names that `userxattr` reads.
 pub(crate) fn with_user_marks(case: &mut Case) {
     for entry in case.layers.iter_mut().flatten().chain(&mut case.upper) {

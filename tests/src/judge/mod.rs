@@ -17,6 +17,7 @@ mod commute;
 mod exec;
 mod exec_data;
 mod exec_xattr;
+mod fsck;
 mod gen_ops;
 mod gen_paths;
 mod gen_stack;

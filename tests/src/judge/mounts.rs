@@ -28,6 +28,8 @@ pub(crate) enum Implementation {
 pub(crate) struct Layout {
     /// Topmost first.
     pub(crate) lowers: Vec<PathBuf>,
+    /// A layer for the data of metacopies alone, below all others.
+    pub(crate) data: Option<PathBuf>,
     pub(crate) upper: PathBuf,
     pub(crate) work: PathBuf,
     pub(crate) mountpoint: PathBuf,
@@ -40,9 +42,11 @@ impl Layout {
             .iter()
             .map(|path| path.display().to_string())
             .collect();
+        let data = self.data.iter().map(|path| format!("::{}", path.display()));
         let mut text = format!(
-            "lowerdir={},upperdir={},workdir={}",
+            "lowerdir={}{},upperdir={},workdir={}",
             lowers.join(":"),
+            data.collect::<String>(),
             self.upper.display(),
             self.work.display()
         );

@@ -30,6 +30,13 @@ pub(crate) struct Step {
     pub(crate) op: Op,
 }
 
+impl Step {
+    /// A step that concerns the whole tree.
+    pub(crate) fn whole(op: Op) -> Self {
+        Self { who: Who::Root, op }
+    }
+}
+
 /// A time as utimensat takes it.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

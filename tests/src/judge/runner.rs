@@ -13,6 +13,7 @@ use super::case::{Case, Kind, has_option};
 use super::commute::commuting;
 use super::exec;
 use super::exec_data::is_removed_dir;
+use super::fsck::fsck;
 use super::gen_ops::Generator;
 use super::mounts::{Implementation, Layout};
 use super::ns::Acting;
@@ -82,6 +83,8 @@ pub(crate) struct Runner {
     pub(crate) ignored: Vec<String>,
     /// No threads.
     pub(crate) one_thread: bool,
+    /// After how many steps the sides change places; 0 for now and then.
+    pub(crate) alternate: usize,
     pub(crate) watch: Arc<Watch>,
     /// How often each operation ended how on the oracle.
     pub(crate) coverage: RefCell<BTreeMap<String, u64>>,
@@ -183,11 +186,17 @@ impl Runner {
             lowers.push(dir(format!("low/{index}"))?);
             build(&lowers[index], layer)?;
         }
+        let data = (!case.data.is_empty()).then(|| dir("low/data".into()));
+        let data = data.transpose()?;
+        if let Some(data) = &data {
+            build(data, &case.data)?;
+        }
         let (upper, work) = (dir("pre".into())?, dir("prework".into())?);
         let mountpoint = dir("mnt".into())?;
         let mut side = Side::new(
             Layout {
                 lowers,
+                data,
                 upper,
                 work,
                 mountpoint,
@@ -300,10 +309,14 @@ impl Pair<'_> {
         if let Err(error) = self.sides[oracle].unmount() {
             return Some(Failure::new("oracle unmount", format!("{error:#}"), ""));
         }
-        let result = self.sides[subject].unmount();
-        result
-            .err()
-            .map(|error| Failure::new("unmount", "ok", format!("{error:#}")))
+        if let Err(error) = self.sides[subject].unmount() {
+            return Some(Failure::new("unmount", "ok", format!("{error:#}")));
+        }
+        let options = &self.options;
+        match fsck(&self.sides[subject].layout, options) {
+            Ok(found) => found.map(|what| Failure::new("left behind", "nothing", what)),
+            Err(error) => Some(Failure::new("fsck", "ok", format!("{error:#}"))),
+        }
     }
 
     fn all_steps(&mut self, case: &mut Case, source: &mut Source) -> Result<Option<Failure>> {
@@ -315,7 +328,12 @@ impl Pair<'_> {
                     None => return Ok(None),
                 },
                 Source::Generate(generator, count) if index < *count => {
-                    let step = generator.next();
+                    let due = (index + 1).checked_rem(self.runner.alternate) == Some(0);
+                    let step = if due {
+                        Step::whole(Op::Swap)
+                    } else {
+                        generator.next()
+                    };
                     case.steps.push(step.clone());
                     step
                 }
@@ -368,6 +386,9 @@ impl Pair<'_> {
                 self.settle_time(h, &mut outcomes)?;
             }
         }
+        if let Op::Setflags { h, .. } = step.op {
+            self.close_writers(h);
+        }
         let (oracle, subject) = (&outcomes[0], &outcomes[1]);
         let verb = step.op.verb();
         self.count(&verb, oracle);
@@ -403,6 +424,7 @@ impl Pair<'_> {
         let (oracle, subject) = (self.oracle(), self.subject());
         let mut lanes = lanes.to_vec();
         for lane in &mut lanes {
+            lane.retain(|step| !matches!(step.op, Op::Setflags { .. }));
             lane.retain(|step| !self.nameless(&step.op) && !self.left_open(&step.op));
         }
         let lanes = commuting(&self.sides[oracle], &lanes);
@@ -484,6 +506,27 @@ impl Pair<'_> {
             exec::run(side, &op);
         }
         Ok(())
+    }
+
+    /// Who had a file open for writing before it became immutable or append-only goes on writing on
+    /// the kernel; a subject may not know that it is open. Nobody goes on here.
+    fn close_writers(&mut self, h: u8) {
+        let side = &self.sides[self.oracle()];
+        let number = |fd: &std::os::fd::OwnedFd| rustix::fs::fstat(fd).ok().map(|s| s.st_ino);
+        let handle = |h: usize| number(&side.handles.get(h)?.as_ref()?.fd);
+        let map = |m: usize| number(&side.maps.get(m)?.as_ref()?.fd);
+        let Some(file) = handle(usize::from(h)) else {
+            return;
+        };
+        let closes = (0..side.handles.len()).filter(|other| handle(*other) == Some(file));
+        let unmaps = (0..side.maps.len()).filter(|other| map(*other) == Some(file));
+        let closes = closes.map(|other| Op::Close { h: other as u8 });
+        let unmaps = unmaps.map(|other| Op::Unmap { m: other as u8 });
+        for op in closes.chain(unmaps).collect::<Vec<_>>() {
+            for side in &mut self.sides {
+                exec::run(side, &op);
+            }
+        }
     }
 
     /// The link count of an open handle on either side.
@@ -611,9 +654,12 @@ impl Pair<'_> {
             &self.sides[subject].last_view,
         ) {
             (Some(before), Some(before_subject))
-                if when != "swap" && self.rules.numbers && self.rules.counts("ino_kept") =>
+                if self.rules.numbers && self.rules.counts("ino_kept") =>
             {
-                View::lost_ino((before, &oracle_view), (before_subject, &subject_view))
+                let views = ((before, &oracle_view), (before_subject, &subject_view));
+                // When both sides have changed hands, neither shows alone what the kernel keeps.
+                let back = || View::lost_ino(views.1, views.0).filter(|_| when == "swap");
+                View::lost_ino(views.0, views.1).or_else(back)
             }
             _ => None,
         };

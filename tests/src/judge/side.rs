@@ -111,7 +111,7 @@ impl Side {
 
     /// The raw state of every lower layer.
     pub(crate) fn lowers(&self) -> Result<Vec<View>> {
-        let layers = self.layout.lowers.iter();
+        let layers = self.layout.lowers.iter().chain(&self.layout.data);
         layers
             .map(|layer| View::of(layer, &|| self.watch.beat()))
             .collect()

@@ -20,6 +20,9 @@ struct Seen {
     listed_right: bool,
 }
 
+/// The identity of what could not be looked up.
+const NO_ID: (u64, u64) = (0, 0);
+
 /// A tree, by path from its root.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub(crate) struct View(BTreeMap<Bytes, Seen>);
@@ -118,7 +121,7 @@ impl View {
                     path,
                     Seen {
                         facts,
-                        id: (0, 0),
+                        id: NO_ID,
                         listed_right: true,
                     },
                 );
@@ -185,11 +188,9 @@ impl View {
     fn group_links(&mut self) {
         let mut first: BTreeMap<(u64, u64), Bytes> = BTreeMap::new();
         for (path, seen) in &mut self.0 {
-            if seen
-                .facts
-                .iter()
-                .any(|(name, value)| *name == "type" && value == "d")
-            {
+            let dir = ("type", "d".to_owned());
+            // What could not be looked up has no number, and is no file that others could be.
+            if seen.id == NO_ID || seen.facts.contains(&dir) {
                 continue;
             }
             let leader = first.entry(seen.id).or_insert_with(|| path.clone());

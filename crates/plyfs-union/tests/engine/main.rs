@@ -25,6 +25,8 @@ mod world;
 mod copy_up;
 mod create;
 mod data;
+#[cfg(debug_assertions)]
+mod faults;
 mod index;
 mod lookup;
 mod model;

@@ -129,6 +129,31 @@ const LINKED: &[&str] = &[
     "xchg /h1 /f",
 ];
 
+/// The same where the upper tells deletions by names.
+const BY_NAME: &[&str] = &[
+    "create /gone",
+    "mkdir /gd",
+    "sym target /gone",
+    "ln /u /gone",
+    "rm /f",
+    "rm /u",
+    "rm /d/a",
+    "append /f x => rm /f",
+    "rm /e/only => rmdir /e",
+    "rm /m/own => rmdir /m",
+    "append /f more",
+    "chmod 700 /d/deep",
+    "mv /f /new",
+    "mv /f /g",
+    "mv /f /gone",
+    "mv /u /f",
+    "mv /ud /gd",
+    "mv /ud /d/ud",
+    "rm /m/own => mv /ud /m",
+    "rm /e/only => mv /ud /e",
+    "xchg /f /u",
+];
+
 struct Scene<'a> {
     layers: String,
     prepare: &'a str,
@@ -139,8 +164,16 @@ struct Scene<'a> {
 impl<'a> Scene<'a> {
     fn new(options: &str, op: &'a str) -> Self {
         let (prepare, op) = op.split_once(" => ").unwrap_or(("", op));
+        let mut layers = LAYERS.to_owned();
+        if options.contains("own-format") {
+            for name in ["/gone", "/gd", "/m/n"] {
+                let (dir, name) = name.rsplit_once('/').unwrap_or_default();
+                layers = layers.replace(&format!("wh {dir}/{name}"), &format!("{dir}/.wh.{name}="));
+            }
+            layers = layers.replace("upper:", "upper: /.wh..wh.plyfs=,");
+        }
         Self {
-            layers: format!("{LAYERS} | opts: {options}"),
+            layers: format!("{layers} | opts: {options}"),
             prepare,
             op,
             loud: std::env::var_os("PLYFS_FAULTS").is_some(),
@@ -153,6 +186,8 @@ impl<'a> Scene<'a> {
         world.kernel_knows = false;
         let mut client = Client::new(world.open());
         client.alone = false;
+        let by_name = self.layers.contains("own-format");
+        assert_eq!(client.union.deletes_by_name(), by_name);
         ops::run(&world, &mut client, self.prepare);
         let before = view::of_union(&client.union);
         (world, client, before)
@@ -363,4 +398,9 @@ fn faults_with_metacopy() {
 #[test]
 fn faults_with_an_index() {
     all("redirect=on index", LINKED);
+}
+
+#[test]
+fn faults_where_names_tell_deletions() {
+    all("redirect=follow own-format", BY_NAME);
 }

@@ -454,6 +454,15 @@ fn a_refusal_names_the_entry_and_leaves_nothing() {
     let said = String::from_utf8_lossy(&done.stderr).into_owned();
     assert!(!done.status.success() && said.contains("evil/x"), "{said}");
     assert!(!Path::new("/etc/x").exists());
+    place.sh("seq 1000 >no.tar; gzip <no.tar >no.tgz");
+    for name in ["no.tar", "no.tgz"] {
+        let done = place.output(&["image", "import", name]);
+        let said = String::from_utf8_lossy(&done.stderr).into_owned();
+        assert!(
+            said.contains(name) && said.contains("no tar header"),
+            "{said}"
+        );
+    }
     assert_eq!(
         place.sh("find store/layers store/blobs store/images store/staging -mindepth 1"),
         ""

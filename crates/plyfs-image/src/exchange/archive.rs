@@ -110,7 +110,14 @@ impl Files {
     /// What a file is that is not packed.
     fn of_file(mut file: File, path: &Path, limits: &Limits) -> Result<Opened> {
         let failed = |e| ImageError::file("reading", path, e);
-        if let Some(found) = index(&mut file, limits)? {
+        let found = index(&mut file, limits).map_err(|e| match e {
+            ImageError::BadLayer(why) => ImageError::malformed(
+                format!("{path:?}"),
+                format!("{why}; neither an OCI layout, a docker-archive nor a tar of a root"),
+            ),
+            other => other,
+        })?;
+        if let Some(found) = found {
             let file = Arc::new(file);
             return Ok(Opened::Layout(Self::Tar { file, found }));
         }

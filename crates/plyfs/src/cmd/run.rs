@@ -66,6 +66,9 @@ pub(crate) struct Args {
     /// Keep the container and what was written in it
     #[arg(long)]
     pub keep: bool,
+    /// Remove the container afterwards, which is done unless --keep is given
+    #[arg(long, conflicts_with = "keep")]
+    pub rm: bool,
     /// The runtime; crun or runc, whichever is there, otherwise
     #[arg(long, value_name = "PROGRAM")]
     pub runtime: Option<PathBuf>,

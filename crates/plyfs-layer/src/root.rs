@@ -52,6 +52,16 @@ impl LayerRoot {
         })
     }
 
+    /// [`LayerRoot::detached`], through a mount that lets nobody write, not even an access time.
+    ///
+    /// # Errors
+    /// As [`LayerRoot::detached`].
+    pub fn only_read(&self) -> Result<Self> {
+        let detached = self.detached()?;
+        detach::only_read(&detached.fd)?;
+        Ok(detached)
+    }
+
     /// Gives up the path and returns the descriptor.
     #[must_use]
     pub fn into_fd(self) -> OwnedFd {

@@ -37,13 +37,36 @@ fn open_tree(dir: BorrowedFd<'_>, flags: i32) -> Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
+/// Makes a private clone one through which nothing can be written, not even an access time, as in
+/// the lower layers of kernel overlayfs (`ovl_get_layers()`).
+///
+/// # Errors
+/// EPERM where the flags belong to another user namespace, ENOSYS before Linux 5.12.
+pub fn only_read(clone: &OwnedFd) -> Result<()> {
+    set_attr(
+        clone,
+        &libc::mount_attr {
+            attr_set: libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOATIME,
+            attr_clr: libc::MOUNT_ATTR__ATIME,
+            propagation: 0,
+            userns_fd: 0,
+        },
+    )
+}
+
 fn make_private(clone: &OwnedFd) -> Result<()> {
-    let attr = libc::mount_attr {
-        attr_set: 0,
-        attr_clr: 0,
-        propagation: libc::MS_PRIVATE,
-        userns_fd: 0,
-    };
+    set_attr(
+        clone,
+        &libc::mount_attr {
+            attr_set: 0,
+            attr_clr: 0,
+            propagation: libc::MS_PRIVATE,
+            userns_fd: 0,
+        },
+    )
+}
+
+fn set_attr(clone: &OwnedFd, attr: &libc::mount_attr) -> Result<()> {
     // SAFETY: the kernel reads `attr`, whose size it is told, and the path, and writes nothing.
     let done = unsafe {
         libc::syscall(
@@ -51,7 +74,7 @@ fn make_private(clone: &OwnedFd) -> Result<()> {
             clone.as_raw_fd(),
             c"".as_ptr(),
             libc::AT_EMPTY_PATH | libc::AT_RECURSIVE,
-            &raw const attr,
+            std::ptr::from_ref(attr),
             size_of::<libc::mount_attr>(),
         )
     };

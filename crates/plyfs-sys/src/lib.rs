@@ -6,6 +6,7 @@
 
 pub mod at;
 pub mod attr;
+pub mod backing;
 pub mod beneath;
 pub mod copy;
 pub mod detach;

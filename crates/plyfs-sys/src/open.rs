@@ -10,6 +10,9 @@ use crate::call::{gate, with_cstr};
 use crate::error::{Result, SysError};
 use crate::name::Name;
 
+/// Flags of open(2), as the kernel passes them on.
+pub use libc::{O_ACCMODE, O_APPEND, O_RDONLY, O_TRUNC, O_WRONLY};
+
 bitflags! {
     /// How a regular file is opened for I/O.
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,7 +1,8 @@
-//! What a thread acts as: file system ids and umask of the caller it works for.
+//! What a thread acts as: file system ids, umask and capabilities of those it works for.
 use std::cell::Cell;
 use std::sync::OnceLock;
 
+use crate::call::check_long;
 use crate::error::{Result, SysError};
 
 /// The process's effective ids. Nothing in plyfs changes them after the start.
@@ -86,6 +87,68 @@ impl Drop for ActAs {
             }
         }
     }
+}
+
+/// The effective capabilities of the process; nothing in plyfs changes them after the start but
+/// [`ActAs`] and [`Unprivileged`], for one thread and a short time.
+static OWN_CAPS: OnceLock<Caps> = OnceLock::new();
+
+/// struct __user_cap_data_struct, twice.
+type Caps = [u32; 6];
+
+/// struct __user_cap_header_struct of version 3 for the calling thread.
+const CAP_HEADER: [u32; 2] = [0x2008_0522, 0];
+
+/// CAP_FSETID, with which a write leaves suid and sgid, and CAP_SYS_RESOURCE, with which it goes
+/// over quotas and into the blocks kept for root (`ovl_fill_super()` lowers it too).
+const PRIVILEGED_WRITES: u32 = 1 << 4 | 1 << 24;
+
+/// The thread lacks the capabilities that make a write more than an ordinary user's until dropped.
+#[derive(Debug)]
+#[must_use = "the capabilities come back when this is dropped"]
+pub struct Unprivileged {
+    own: Caps,
+}
+
+impl Unprivileged {
+    /// Lowers the capabilities of the calling thread.
+    ///
+    /// # Errors
+    /// What capget(2) and capset(2) answer.
+    pub fn begin() -> Result<Self> {
+        let own = match OWN_CAPS.get() {
+            Some(own) => *own,
+            None => {
+                let now = capget()?;
+                *OWN_CAPS.get_or_init(|| now)
+            }
+        };
+        let mut less = own;
+        less[0] &= !PRIVILEGED_WRITES;
+        capset(&less)?;
+        Ok(Self { own })
+    }
+}
+
+impl Drop for Unprivileged {
+    fn drop(&mut self) {
+        // They are all in the permitted set, so this cannot fail.
+        drop(capset(&self.own));
+    }
+}
+
+fn capget() -> Result<Caps> {
+    let (mut header, mut caps) = (CAP_HEADER, [0; 6]);
+    // SAFETY: the kernel reads and writes a header of 8 and data of 24 bytes.
+    let rc = unsafe { libc::syscall(libc::SYS_capget, header.as_mut_ptr(), caps.as_mut_ptr()) };
+    check_long("capget", b"", rc).map(|_| caps)
+}
+
+fn capset(caps: &Caps) -> Result<()> {
+    let mut header = CAP_HEADER;
+    // SAFETY: the kernel reads a header of 8 and data of 24 bytes, and may write the header.
+    let rc = unsafe { libc::syscall(libc::SYS_capset, header.as_mut_ptr(), caps.as_ptr()) };
+    check_long("capset", b"", rc).map(drop)
 }
 
 /// setfsuid(2) reports no error: a second call with an invalid id tells what is in force.

@@ -87,7 +87,7 @@ impl Union {
     /// ESTALE for an unknown inode; EIO and the like from the layer.
     pub fn getattr(&self, node: NodeId) -> Result<Attr> {
         let inode = self.inode(node)?;
-        self.attr_of(&inode)
+        self.seen_by(node, &inode, self.attr_of(&inode)?)
     }
 
     pub(crate) fn attr_of(&self, inode: &Arc<Inode>) -> Result<Attr> {
@@ -161,8 +161,8 @@ impl Union {
             }
         }
         if let Some(mode) = set.mode {
-            let _no_store = self.times.privileges(node).write();
-            self.files.is_privileged(node);
+            let _no_store = self.times.privileges(inode.id).write();
+            self.files.is_privileged(inode.id);
             self.change_mode(&obj, mode & 0o7777)?;
         }
         if let Some(size) = set.size {
@@ -173,7 +173,10 @@ impl Union {
             let mtime = set.mtime.unwrap_or(SetTime::Omit);
             self.set_times(&inode, &obj, atime, mtime)?;
         }
-        self.attr_of(&inode)
+        if set.size.is_some() {
+            self.move_if_bound(node, &inode)?;
+        }
+        self.seen_by(node, &inode, self.attr_of(&inode)?)
     }
 
     /// Whether the kernel says what the time of modification is.

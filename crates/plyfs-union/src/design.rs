@@ -11,6 +11,16 @@
 //! pinned by a descriptor until the kernel forgets it, since nobody tells whether it is open.
 //! Copy-up waits for the first change, whoever makes it.
 //!
+//! # Opens, where data is passed through
+//!
+//! With passthrough there are opens after all, and [`crate::opens`] holds what they need: which data
+//! file each of the kernel's inodes is bound to. Nothing else of the engine knows of them. A file
+//! whose data rises while the lower file is bound gets a second number; both are one
+//! [`crate::Inode`], so that names and attributes stay one.
+//!
+//! Rejected: a second `Inode` for the copy. `fchmod` through a descriptor of before the copy-up would
+//! change a file without a name.
+//!
 //! # Lowers are indexed, the upper is asked
 //!
 //! Lowers never change while mounted. So the merged listing of a directory's lower part

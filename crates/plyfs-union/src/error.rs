@@ -34,6 +34,9 @@ pub enum Error {
     /// The kernel named an inode that is not known.
     #[error("unknown inode")]
     Stale,
+    /// The kernel has to look the name up again (see [`crate::opens`]).
+    #[error("the file has another number now")]
+    Moved,
     /// The operation does not fit the object or its arguments.
     #[error("{0}")]
     Invalid(&'static str),
@@ -76,7 +79,7 @@ impl Error {
             Self::NotEmpty => Errno::ENOTEMPTY,
             Self::ReadOnly => Errno::EROFS,
             Self::CrossDevice => Errno::EXDEV,
-            Self::Stale => Errno::ESTALE,
+            Self::Stale | Self::Moved => Errno::ESTALE,
             Self::Invalid(_) => Errno::EINVAL,
             Self::Malformed(_) => Errno::EIO,
             Self::NotPermitted | Self::Protected => Errno::EPERM,
@@ -91,6 +94,9 @@ impl Error {
     /// Whether programs meet this in ordinary work, so that it is no news for the log.
     #[must_use]
     pub fn is_ordinary(&self) -> bool {
+        if matches!(self, Self::Moved) {
+            return true;
+        }
         !matches!(
             self.errno(),
             Errno::EIO | Errno::ESTALE | Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM

@@ -22,6 +22,20 @@ pub(crate) struct OpenFile {
 }
 
 impl OpenFile {
+    /// A file to be read that the cache does not hold.
+    pub(crate) fn alone(fd: OwnedFd, layer: LayerIdx) -> Arc<Self> {
+        Self::new(fd, layer, false)
+    }
+
+    fn new(fd: OwnedFd, layer: LayerIdx, writable: bool) -> Arc<Self> {
+        Arc::new(Self {
+            fd: Arc::new(fd),
+            layer,
+            writable,
+            plain: AtomicBool::new(false),
+        })
+    }
+
     /// The descriptor, for one who outlives the cache.
     pub(crate) fn shared(&self) -> Arc<OwnedFd> {
         Arc::clone(&self.fd)
@@ -87,12 +101,7 @@ impl OpenFiles {
         layer: LayerIdx,
         writable: bool,
     ) -> Arc<OpenFile> {
-        let file = Arc::new(OpenFile {
-            fd: Arc::new(fd),
-            layer,
-            writable,
-            plain: AtomicBool::new(false),
-        });
+        let file = OpenFile::new(fd, layer, writable);
         // Closing can take long (last reference to a deleted file): not under the lock.
         let evicted = self.shard(id).lock().put(id, Arc::clone(&file));
         drop(evicted);

@@ -100,7 +100,7 @@ impl Union {
             data
         };
         let file = self.write_file(&inode)?;
-        let _nothing_is_set = self.times.privileges(node).read();
+        let _nothing_is_set = self.times.privileges(inode.id).read();
         let _change = self.change(&inode, &file)?;
         let fd = file.fd();
         if self.is_append_only(&inode)? && !is_same(fd, off, data)? {
@@ -194,7 +194,7 @@ impl Union {
         self.copy_up(&dst, DataNeed::All)?;
         self.drop_suid_for(caller, &dst)?;
         let output = self.write_file(&dst)?;
-        let input = self.read_file(&src)?;
+        let input = self.file_seen_by(from.0, &src)?;
         let _change = self.change(&dst, &output)?;
         match io::copy_range(input.fd(), from.1, output.fd(), to.1, len)? {
             0 if len > 0 && self.times.is_on() => {

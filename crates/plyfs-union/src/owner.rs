@@ -157,7 +157,7 @@ impl Stack {
     }
 
     /// Whether `security.` xattrs of users stand apart from the backing file system's own.
-    fn keeps_apart(&self, layer: LayerIdx) -> bool {
+    pub(crate) fn keeps_apart(&self, layer: LayerIdx) -> bool {
         self.stat_mark(layer) == Some(override_stat::CONTAINERS)
     }
 

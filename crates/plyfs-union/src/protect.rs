@@ -123,6 +123,12 @@ impl Union {
         refuse(p.immutable)
     }
 
+    /// The file may be opened for writing (`may_open()`).
+    pub(crate) fn may_open(&self, inode: &Inode, appends: bool) -> Result<()> {
+        let p = self.protection(inode)?;
+        refuse(p.immutable || p.append_only && !appends)
+    }
+
     /// Whether all that is written to the inode must lie behind the end of the file.
     pub(crate) fn is_append_only(&self, inode: &Inode) -> Result<bool> {
         Ok(self.protection(inode)?.append_only)
@@ -233,8 +239,8 @@ impl Union {
             io::file_ioctl(file.as_fd(), op, &arg[..len])?;
             // A file that was opened while the layer's file system had the flags itself must not
             // serve those who come after.
-            self.files.remove(node);
-            self.invalidate(node);
+            self.files.remove(inode.id);
+            self.invalidate(inode.id);
             return Ok([0; 32]);
         }
         let mut answer = io::file_ioctl(file.as_fd(), op, data)?;

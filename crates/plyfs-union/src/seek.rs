@@ -66,7 +66,7 @@ impl Union {
     /// What the layer answers, and the hole on which the answer rests.
     fn search(&self, node: NodeId, off: i64, whence: i32) -> Result<(Answer, Option<Hole>)> {
         let inode = self.inode(node)?;
-        let file = self.read_file(&inode)?;
+        let file = self.file_seen_by(node, &inode)?;
         let seek = |from, whence| match io::lseek(file.fd(), from, whence) {
             Err(e) if e.errno() == Errno::ENXIO => Ok(None),
             other => other.map(Some),

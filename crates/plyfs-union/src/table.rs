@@ -5,13 +5,14 @@
 //!
 //! Both maps hold nothing but the inode, which says itself by what it is known. That changes only
 //! while the inode is in no map of keys, so a map finds an inode where it once put it.
+use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use hashbrown::HashTable;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 
 use crate::inode::{Inode, Key, KnownBy, NodeId, Parts};
 
@@ -25,7 +26,17 @@ pub struct Table {
     by_key: [Shard; SHARDS],
     by_id: [Shard; SHARDS],
     next: AtomicU64,
+    second: RwLock<Second>,
     hasher: RandomState,
+}
+
+/// The inodes that have a second number (see [`crate::opens`]), which are few.
+#[derive(Debug, Default)]
+struct Second {
+    /// The second number, by the first.
+    numbers: HashMap<NodeId, NodeId>,
+    /// The inode, by its second number.
+    inodes: HashMap<NodeId, Arc<Inode>>,
 }
 
 /// A counted reference: dropping it gives the count back.
@@ -139,6 +150,7 @@ impl Table {
             by_key: std::array::from_fn(|_| Mutex::default()),
             by_id: std::array::from_fn(|_| Mutex::default()),
             next: AtomicU64::new(NodeId::ROOT.0),
+            second: RwLock::default(),
             hasher: RandomState::new(),
         })
     }
@@ -165,7 +177,11 @@ impl Table {
     #[must_use]
     pub fn get(&self, id: NodeId) -> Option<Arc<Inode>> {
         let shard = self.id_shard(id).lock();
-        shard.find(id_hash(id), |inode| inode.id == id).cloned()
+        if let Some(found) = shard.find(id_hash(id), |inode| inode.id == id) {
+            return Some(Arc::clone(found));
+        }
+        drop(shard);
+        self.second.read().inodes.get(&id).cloned()
     }
 
     /// A counted reference to the inode with number `id`.
@@ -276,7 +292,40 @@ impl Table {
         }
         self.rekey(inode, KnownBy::Nothing);
         take_out(self.id_shard(inode.id), id_hash(inode.id), inode);
+        if self.node_of(inode) != inode.id {
+            let mut second = self.second.write();
+            let number = second.numbers.remove(&inode.id);
+            let gone = number.and_then(|id| second.inodes.remove(&id));
+            drop(second);
+            drop(gone);
+        }
         true
+    }
+
+    /// Gives an inode a second number, by which it is found as by the first; false if it has one.
+    pub(crate) fn number_again(&self, inode: &Arc<Inode>) -> bool {
+        let mut second = self.second.write();
+        if second.numbers.contains_key(&inode.id) {
+            return false;
+        }
+        let id = NodeId(self.next.fetch_add(1, Ordering::Relaxed));
+        second.numbers.insert(inode.id, id);
+        second.inodes.insert(id, Arc::clone(inode));
+        true
+    }
+
+    /// The number by which the kernel is to know an inode from now on: the last one given to it.
+    #[must_use]
+    pub fn node_of(&self, inode: &Inode) -> NodeId {
+        let second = self.second.read();
+        second.numbers.get(&inode.id).map_or(inode.id, |id| *id)
+    }
+
+    /// Whether the inode with number `id` has another number besides.
+    #[must_use]
+    pub fn has_two_numbers(&self, id: NodeId) -> bool {
+        let second = self.second.read();
+        second.numbers.contains_key(&id) || second.inodes.contains_key(&id)
     }
 
     /// How many inodes are known.

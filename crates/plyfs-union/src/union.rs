@@ -15,6 +15,7 @@ use crate::kept_times::KeptTimes;
 use crate::listing::UpperList;
 use crate::lower_index::LowerIndex;
 use crate::lowers::LowerObjs;
+use crate::opens::Opens;
 use crate::stack::Stack;
 use crate::stats::Copies;
 use crate::table::Table;
@@ -40,6 +41,7 @@ pub struct Union {
     pub(crate) table: Arc<Table>,
     pub(crate) reach: Reach,
     pub(crate) files: OpenFiles,
+    pub(crate) opens: Opens,
     pub(crate) times: KeptTimes,
     pub(crate) lower_cache: ByteCache<LowerIndex>,
     pub(crate) upper_cache: ByteCache<UpperList>,
@@ -68,6 +70,7 @@ impl Union {
             table: Table::new(),
             reach: Reach::new(options.fd_budget / 2),
             files: OpenFiles::new(options.fd_budget / 2),
+            opens: Opens::default(),
             times: KeptTimes::new(),
             lower_cache: ByteCache::new(options.cache_bytes / 2),
             upper_cache: ByteCache::new(options.cache_bytes / 2),
@@ -153,7 +156,16 @@ impl Union {
     /// The kernel gives back `count` lookups of an inode.
     pub fn forget(&self, node: NodeId, count: u64) {
         self.settle_time(node);
+        let first = match self.passes_through() {
+            true => self.table.get(node).map_or(node, |inode| inode.id),
+            false => node,
+        };
         if node != NodeId::ROOT && self.table.forget(node, count) {
+            if self.passes_through() {
+                self.opens.forget(node);
+                self.opens.forget(first);
+            }
+            let node = first;
             self.files.remove(node);
             self.times.forget(node);
             self.lower_cache.remove(node);

@@ -87,8 +87,8 @@ impl Union {
         };
         if name == CAPABILITY {
             // A store of pages that is in progress would take off what is set now.
-            let _no_store = self.times.privileges(node).write();
-            self.files.is_privileged(node);
+            let _no_store = self.times.privileges(inode.id).write();
+            self.files.is_privileged(inode.id);
             return Ok(set()?);
         }
         set()?;

@@ -56,7 +56,7 @@ impl Client {
 
     /// Takes over the count of an entry.
     pub(crate) fn hold(&self, entry: plyfs_union::Entry) -> Arc<Held> {
-        let (id, kind) = (entry.node.id, entry.node.kind);
+        let (id, kind) = (self.union.node_of(&entry.node), entry.node.kind);
         entry.node.leak();
         Arc::new(Held {
             union: Arc::clone(&self.union),

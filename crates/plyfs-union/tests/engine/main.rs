@@ -30,6 +30,7 @@ mod faults;
 mod index;
 mod lookup;
 mod model;
+mod opens;
 mod owner;
 mod protect;
 mod races;

@@ -17,14 +17,15 @@ use plyfs_sys::stat::Kind;
 use plyfs_sys::xattr::SetFlags;
 use plyfs_union::{Attr, Caller, Entry, Flow, Found, Make, NodeId, Result, SetAttr, Union};
 
+use crate::backings::{self, OpenOut};
 use crate::buffers::Buffers;
 use crate::convert::{self, caller, cookie, errno, set_time, system_time};
 use crate::counts::{Op, RequestCounts};
 use crate::guard::guard;
-use crate::raw_reply::{RawReply, listing_room};
+use crate::raw_reply::{RawReply, Sent, listing_room};
 use crate::seats::{Seats, Weight};
-use crate::session::SessionConfig;
-use crate::wire::{Writer, dirent_plus_len};
+use crate::session::{Data, SessionConfig};
+use crate::wire::{FOREVER, Ttl, Writer, dirent_plus_len};
 
 /// Answers FUSE requests from the engine.
 #[derive(Debug)]
@@ -49,9 +50,8 @@ fn weight(op: Op) -> Weight {
 }
 
 /// What the kernel is asked for, each only where it offers it.
-const WANTED: [InitFlags; 14] = [
+const WANTED: [InitFlags; 13] = [
     // Warm work without requests (DESIGN.md, fact 3).
-    InitFlags::FUSE_NO_OPEN_SUPPORT,
     InitFlags::FUSE_NO_OPENDIR_SUPPORT,
     InitFlags::FUSE_CACHE_SYMLINKS,
     // Nothing changes behind the kernel's back, so it need not drop pages on its own (fact 4).
@@ -70,6 +70,16 @@ const WANTED: [InitFlags; 14] = [
     InitFlags::FUSE_MAX_PAGES,
     // An aborted connection is told from one that was unmounted.
     InitFlags::FUSE_ABORT_ERROR,
+];
+
+/// What the kernel is asked for on the cached data path.
+const WITHOUT_OPENS: [InitFlags; 1] = [InitFlags::FUSE_NO_OPEN_SUPPORT];
+
+/// What the kernel is asked for on the passthrough data path.
+const WITH_OPENS: [InitFlags; 2] = [
+    InitFlags::FUSE_PASSTHROUGH,
+    // An open that cuts a lower file must not copy it first.
+    InitFlags::FUSE_ATOMIC_O_TRUNC,
 ];
 
 impl Adapter {
@@ -147,14 +157,33 @@ impl Adapter {
         result: Result<Entry>,
     ) {
         match result {
-            Ok(entry) => self.raw.entry(req.unique().0, reply, entry, self.ttl()),
+            Ok(entry) => {
+                let sent = self.sent(&entry);
+                self.raw.entry(req.unique().0, reply, entry, sent);
+            }
             Err(e) => reply.error(errno(op, node.0, &e)),
         }
     }
 
+    /// What is said of an entry: the number the inode has by now, and how long it all holds.
+    fn sent(&self, entry: &Entry) -> Sent {
+        let node = self.union.node_of(&entry.node);
+        let ttl = Ttl {
+            entry: match self.union.keeps_name(&entry.node) {
+                true => self.ttl(),
+                false => Duration::ZERO,
+            },
+            attr: self.attr_ttl(node, &entry.attr),
+        };
+        Sent { node, ttl }
+    }
+
     fn send_attr(&self, op: &'static str, node: INodeNo, reply: ReplyAttr, result: Result<Attr>) {
         match result {
-            Ok(attr) => reply.attr(&self.attr_ttl(), &file_attr(&attr)),
+            Ok(attr) => {
+                let ttl = self.attr_ttl(NodeId(node.0), &attr);
+                reply.attr(&ttl.min(FOREVER), &file_attr(&attr));
+            }
             Err(e) => reply.error(errno(op, node.0, &e)),
         }
     }
@@ -169,20 +198,26 @@ impl Adapter {
         });
     }
 
-    fn attr_ttl(&self) -> Duration {
-        self.ttl().min(Duration::from_secs(1_000_000_000))
+    fn attr_ttl(&self, node: NodeId, attr: &Attr) -> Duration {
+        match self.union.keeps_attributes(node, attr) {
+            true => self.ttl(),
+            false => Duration::ZERO,
+        }
     }
 
     fn list_plus(&self, dir: INodeNo, offset: u64, room: usize) -> Result<(Vec<u8>, Vec<Entry>)> {
         let mut w = Writer(Vec::with_capacity(room));
         let mut sent = Vec::new();
-        let ttl = self.ttl();
         self.union
             .readdir_plus(NodeId(dir.0), cookie(offset), |listed, found| {
                 if w.0.len() + dirent_plus_len(listed.name) > room {
                     return Flow::Break(());
                 }
-                w.dirent_plus(&listed, found.as_ref().map(|e| (e.node.id.0, &e.attr)), ttl);
+                let looked_up = found.as_ref().map(|e| {
+                    let sent = self.sent(e);
+                    (sent.node.0, &e.attr, sent.ttl)
+                });
+                w.dirent_plus(&listed, looked_up);
                 sent.extend(found);
                 Flow::Continue(())
             })?;
@@ -246,12 +281,21 @@ impl Filesystem for Adapter {
     fn init(&mut self, _req: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
         let without_acl =
             |flag: &InitFlags| self.union.shows_acls() || *flag != InitFlags::FUSE_POSIX_ACL;
-        for flag in WANTED.into_iter().filter(without_acl) {
+        let data_path: &[InitFlags] = match self.config.data {
+            Data::Cached => &WITHOUT_OPENS,
+            Data::Passthrough => &WITH_OPENS,
+        };
+        if self.config.data == Data::Passthrough {
+            config.set_max_stack_depth(self.config.stack_depth).ok();
+        }
+        let wanted = WANTED.iter().chain(data_path).copied();
+        for flag in wanted.filter(without_acl) {
             if config.add_capabilities(flag).is_err() {
                 tracing::debug!("the kernel does not offer {flag:?}");
             }
         }
-        if self.config.writeback && !self.union.is_read_only() {
+        let cached = self.config.data == Data::Cached && self.config.writeback;
+        if cached && !self.union.is_read_only() {
             match config.add_capabilities(InitFlags::FUSE_WRITEBACK_CACHE) {
                 Ok(()) => self.union.kernel_caches_writes(),
                 Err(_) => tracing::warn!("the kernel does not cache writes: writeback=0"),
@@ -268,7 +312,10 @@ impl Filesystem for Adapter {
     fn lookup(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         self.guard(Op::Lookup, parent, || {
             match self.union.lookup(NodeId(parent.0), name.as_bytes()) {
-                Ok(Some(entry)) => self.raw.entry(req.unique().0, reply, entry, self.ttl()),
+                Ok(Some(entry)) => {
+                    let sent = self.sent(&entry);
+                    self.raw.entry(req.unique().0, reply, entry, sent);
+                }
                 Ok(None) => self.raw.negative(req.unique().0, reply, self.ttl()),
                 Err(e) => reply.error(errno("lookup", parent.0, &e)),
             }
@@ -436,9 +483,41 @@ impl Filesystem for Adapter {
         });
     }
 
-    /// ENOSYS once: from then on the kernel opens files by itself (`fuse_file_open()`).
-    fn open(&self, _req: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
-        self.guard(Op::Open, ino, || reply.error(Errno::ENOSYS));
+    /// Without passthrough ENOSYS once: from then on the kernel opens files by itself
+    /// (`fuse_file_open()`).
+    fn open(&self, req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        self.guard(Op::Open, ino, || {
+            if !self.union.passes_through() {
+                return reply.error(Errno::ENOSYS);
+            }
+            let (node, how) = (NodeId(ino.0), backings::how(flags.0));
+            match self.union.open_file(&caller(req, 0), node, how) {
+                Ok(way) => {
+                    let out = OpenOut::new(how, way);
+                    if !self.raw.opened(req.unique().0, reply, out) {
+                        self.union.release(node, how.writes);
+                    }
+                }
+                Err(e) => reply.error(errno("open", ino.0, &e)),
+            }
+        });
+    }
+
+    fn release(
+        &self,
+        _req: &Request,
+        ino: INodeNo,
+        fh: FileHandle,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        _flush: bool,
+        reply: ReplyEmpty,
+    ) {
+        self.guard(Op::Release, ino, || {
+            let writes = backings::was_for_writing(fh.0);
+            self.union.release(NodeId(ino.0), writes);
+            reply.ok();
+        });
     }
 
     fn read(
@@ -653,18 +732,41 @@ impl Filesystem for Adapter {
         });
     }
 
-    /// ENOSYS once: the kernel sends MKNOD alone, which is all a file without handles needs.
+    /// Without passthrough ENOSYS once: the kernel sends MKNOD alone, which is all a file without
+    /// handles needs.
     fn create(
         &self,
-        _req: &Request,
+        req: &Request,
         parent: INodeNo,
-        _name: &OsStr,
-        _mode: u32,
-        _umask: u32,
-        _flags: i32,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
+        flags: i32,
         reply: ReplyCreate,
     ) {
-        self.guard(Op::Create, parent, || reply.error(Errno::ENOSYS));
+        self.guard(Op::Create, parent, || {
+            if !self.union.passes_through() {
+                return reply.error(Errno::ENOSYS);
+            }
+            let make = Make::Node(mode, (0, 0));
+            let (who, how) = (caller(req, umask), backings::how(flags));
+            let name = name.as_bytes();
+            let made = self.union.make(&who, NodeId(parent.0), name, make);
+            let opened = made.and_then(|entry| {
+                let way = self.union.open_made(&entry, how)?;
+                Ok((entry, OpenOut::new(how, way)))
+            });
+            match opened {
+                Ok((entry, out)) => {
+                    let (node, sent) = (entry.node.id, self.sent(&entry));
+                    let unique = req.unique().0;
+                    if !self.raw.created(unique, reply, entry, sent, out) {
+                        self.union.release(node, how.writes);
+                    }
+                }
+                Err(e) => reply.error(errno("create", parent.0, &e)),
+            }
+        });
     }
 
     fn bmap(&self, _req: &Request, ino: INodeNo, _blocksize: u32, _idx: u64, reply: ReplyBmap) {

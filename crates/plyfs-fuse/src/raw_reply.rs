@@ -2,8 +2,8 @@
 //!
 //! fuser 0.18 fills `nodeid` from `attr.ino` (`ResponseStruct::new_entry()`,
 //! `DirEntPlusList::push()`). For us they differ: two inodes may show one st_ino (the names of a
-//! lower hard link before one of them is copied up), and the root is always node 1. So entry and
-//! readdirplus replies are written to the connection here, and fuser's own reply object for the
+//! lower hard link before one of them is copied up), and the root is always node 1. So entry, create
+//! and readdirplus replies are written to the connection here, and fuser's own reply object for the
 //! request is forgotten: it holds nothing but a count on the connection, which lives as long as
 //! the process. Requests are read from one descriptor, never a clone, so the reply finds its
 //! request whichever thread writes it.
@@ -12,12 +12,22 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use plyfs_sys::io;
-use plyfs_union::{Attr, Entry};
+use plyfs_union::{Attr, Entry, NodeId};
 
-use crate::wire::{ENTRY_OUT, OUT_HEADER, Writer};
+use crate::backings::OpenOut;
+use crate::wire::{ENTRY_OUT, OPEN_OUT, OUT_HEADER, Ttl, Writer};
 
 /// Smallest buffer the kernel ever offers for a listing (`fuse_readdir_uncached()`).
 pub(crate) const MIN_LISTING: usize = 4096;
+
+/// What an entry says besides attributes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Sent {
+    /// The kernel's number of the inode.
+    pub(crate) node: NodeId,
+    /// How long it all holds.
+    pub(crate) ttl: Ttl,
+}
 
 /// Writes replies to the connection.
 #[derive(Debug)]
@@ -32,18 +42,51 @@ impl RawReply {
 
     /// Sends an entry and passes its count to the kernel; if the kernel did not take the reply
     /// (the request was interrupted) the count is given back by dropping it.
-    pub(crate) fn entry(&self, unique: u64, reply: fuser::ReplyEntry, entry: Entry, ttl: Duration) {
+    pub(crate) fn entry(&self, unique: u64, reply: fuser::ReplyEntry, entry: Entry, sent: Sent) {
         let mut w = Writer(Vec::with_capacity(ENTRY_OUT));
-        w.entry(entry.node.id.0, Some(&entry.attr), ttl);
+        w.entry(sent.node.0, Some(&entry.attr), sent.ttl);
         if self.send(unique, &w.0) {
             entry.node.leak();
         }
         std::mem::forget(reply);
     }
 
+    /// [`RawReply::entry`] for a file that is made and opened; true when the kernel took it.
+    pub(crate) fn created(
+        &self,
+        unique: u64,
+        reply: fuser::ReplyCreate,
+        entry: Entry,
+        sent: Sent,
+        out: OpenOut,
+    ) -> bool {
+        let mut w = Writer(Vec::with_capacity(ENTRY_OUT + OPEN_OUT));
+        w.entry(sent.node.0, Some(&entry.attr), sent.ttl);
+        w.open(out);
+        let taken = self.send(unique, &w.0);
+        if taken {
+            entry.node.leak();
+        }
+        std::mem::forget(reply);
+        taken
+    }
+
+    /// Answers OPEN; true when the kernel took it. fuser's own reply does not say.
+    pub(crate) fn opened(&self, unique: u64, reply: fuser::ReplyOpen, out: OpenOut) -> bool {
+        let mut w = Writer(Vec::with_capacity(OPEN_OUT));
+        w.open(out);
+        let taken = self.send(unique, &w.0);
+        std::mem::forget(reply);
+        taken
+    }
+
     /// Says that nothing has the name, and that the kernel may remember it.
     pub(crate) fn negative(&self, unique: u64, reply: fuser::ReplyEntry, ttl: Duration) {
         let mut w = Writer(Vec::with_capacity(ENTRY_OUT));
+        let ttl = Ttl {
+            entry: ttl,
+            attr: ttl,
+        };
         w.entry(0, None::<&Attr>, ttl);
         self.send(unique, &w.0);
         std::mem::forget(reply);

@@ -4,15 +4,25 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use plyfs_sys::Errno;
 use plyfs_sys::process;
+use plyfs_sys::{Errno, SysError};
 use plyfs_union::Union;
 
+use crate::backings::KernelBackings;
 use crate::counts::{Op, RequestCounts};
 use crate::notify::KernelListener;
 use crate::ops::Adapter;
 use crate::raw_reply::RawReply;
 use crate::seats::{Seats, Watch};
+
+/// How data of files is read and written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Data {
+    /// By the page cache of the mount. Opens cost no request, and all see every change at once.
+    Cached,
+    /// By the kernel from the files of the layers, whose page cache it is. Each open is a request.
+    Passthrough,
+}
 
 /// How requests are served.
 #[derive(Debug, Clone)]
@@ -27,6 +37,10 @@ pub struct SessionConfig {
     pub slow: Duration,
     /// Whether the kernel may cache writes and store them later.
     pub writeback: bool,
+    /// How data is read and written; passthrough has no cached writes.
+    pub data: Data,
+    /// Passthrough: on how many file systems deep the mount stands. Its layers must be less deep.
+    pub stack_depth: u32,
 }
 
 /// Threads mostly wait for a disk, so there are more of them than processors: a few long copies
@@ -45,6 +59,8 @@ impl Default for SessionConfig {
             max_write: DEFAULT_MAX_WRITE,
             slow: DEFAULT_SLOW,
             writeback: true,
+            data: Data::Cached,
+            stack_depth: 1,
         }
     }
 }
@@ -75,14 +91,21 @@ fn trim_after_forgets(counts: &Arc<RequestCounts>) -> impl FnMut() + Send + use<
     }
 }
 
+fn no_passthrough(e: SysError) -> io::Error {
+    io::Error::new(io::ErrorKind::Unsupported, e)
+}
+
 impl Session {
     /// Answers FUSE_INIT on an already mounted `dev_fuse`.
     ///
     /// # Errors
-    /// When the kernel closes the connection or speaks an unsupported protocol.
+    /// When the kernel closes the connection or speaks an unsupported protocol; `Unsupported` where
+    /// data is to be passed through and the kernel does not let this process.
     pub fn start(union: Arc<Union>, dev_fuse: OwnedFd, config: SessionConfig) -> io::Result<Self> {
         let raw = RawReply::new(dev_fuse.try_clone()?);
         let threads = config.threads.max(1);
+        let data = config.data;
+        let connection = dev_fuse.try_clone()?;
         let seats = Seats::new(dev_fuse.try_clone()?);
         let adapter = Adapter::new(Arc::clone(&union), raw, config, Arc::clone(&seats));
         let counts = Arc::clone(adapter.counts());
@@ -91,6 +114,10 @@ impl Session {
         fuser_config.n_threads = Some(threads);
         let acl = fuser::SessionACL::All;
         let inner = fuser::Session::from_fd(adapter, dev_fuse, acl, fuser_config)?;
+        if data == Data::Passthrough {
+            let backings = KernelBackings::try_on(connection).map_err(no_passthrough)?;
+            union.pass_through(Box::new(backings));
+        }
         union.set_listener(Box::new(KernelListener::new(inner.notifier())));
         Ok(Self {
             inner,

@@ -4,14 +4,26 @@ use std::time::Duration;
 use plyfs_sys::stat::Kind;
 use plyfs_union::{Attr, ListEntry};
 
+use crate::backings::OpenOut;
 use crate::convert::rdev_to_wire;
 
 /// Size of struct fuse_entry_out.
 pub(crate) const ENTRY_OUT: usize = 128;
+/// Size of struct fuse_open_out.
+pub(crate) const OPEN_OUT: usize = 16;
 /// Size of struct fuse_out_header.
 pub(crate) const OUT_HEADER: usize = 16;
 /// The kernel's arithmetic on timeouts is in jiffies; 31 years is as good as for ever.
-const FOREVER: Duration = Duration::from_secs(1_000_000_000);
+pub(crate) const FOREVER: Duration = Duration::from_secs(1_000_000_000);
+
+/// How long the kernel may keep what an entry says.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ttl {
+    /// That the name means the inode.
+    pub(crate) entry: Duration,
+    /// The attributes of the inode.
+    pub(crate) attr: Duration,
+}
 
 /// Appends fields in the byte order of this machine, as the protocol wants.
 #[derive(Debug, Default)]
@@ -28,14 +40,14 @@ impl Writer {
 
     /// struct fuse_entry_out. `attr` None is the negative entry: nothing has the name, and the
     /// kernel may remember that.
-    pub(crate) fn entry(&mut self, node: u64, attr: Option<&Attr>, ttl: Duration) {
-        let ttl = ttl.min(FOREVER);
+    pub(crate) fn entry(&mut self, node: u64, attr: Option<&Attr>, ttl: Ttl) {
+        let (entry, attributes) = (ttl.entry.min(FOREVER), ttl.attr.min(FOREVER));
         self.u64(node);
         self.u64(0);
-        self.u64(ttl.as_secs());
-        self.u64(ttl.as_secs());
-        self.u32(ttl.subsec_nanos());
-        self.u32(ttl.subsec_nanos());
+        self.u64(entry.as_secs());
+        self.u64(attributes.as_secs());
+        self.u32(entry.subsec_nanos());
+        self.u32(attributes.subsec_nanos());
         match attr {
             Some(attr) => self.attr(attr),
             None => self.0.extend_from_slice(&[0; 88]),
@@ -66,16 +78,18 @@ impl Writer {
         }
     }
 
+    /// struct fuse_open_out.
+    pub(crate) fn open(&mut self, out: OpenOut) {
+        self.u64(out.handle);
+        self.u32(out.flags);
+        self.u32(out.backing);
+    }
+
     /// struct fuse_direntplus: an entry and what looking it up gives. Without a looked-up inode
     /// (`.`, `..`) the node is 0, which tells the kernel that only the name is meant.
-    pub(crate) fn dirent_plus(
-        &mut self,
-        entry: &ListEntry<'_>,
-        found: Option<(u64, &Attr)>,
-        ttl: Duration,
-    ) {
+    pub(crate) fn dirent_plus(&mut self, entry: &ListEntry<'_>, found: Option<(u64, &Attr, Ttl)>) {
         match found {
-            Some((node, attr)) => self.entry(node, Some(attr), ttl),
+            Some((node, attr, ttl)) => self.entry(node, Some(attr), ttl),
             None => self.0.extend_from_slice(&[0; ENTRY_OUT]),
         }
         self.u64(entry.ino);
@@ -101,7 +115,7 @@ fn dtype(kind: Kind) -> u32 {
 mod tests {
     use super::*;
     use plyfs_sys::stat::Time;
-    use plyfs_union::Cookie;
+    use plyfs_union::{Cookie, How, Way};
 
     #[test]
     fn structures_have_the_sizes_of_the_protocol() {
@@ -121,10 +135,18 @@ mod tests {
             ctime: t,
         };
         let mut w = Writer::default();
-        w.entry(9, Some(&attr), Duration::MAX);
+        let ttl = Ttl {
+            entry: Duration::MAX,
+            attr: Duration::ZERO,
+        };
+        w.entry(9, Some(&attr), ttl);
         assert_eq!(w.0.len(), ENTRY_OUT);
         assert_eq!(w.0[..8], 9u64.to_ne_bytes());
+        assert_eq!(w.0[16..24], FOREVER.as_secs().to_ne_bytes());
+        assert_eq!(w.0[24..32], [0; 8]);
         assert_eq!(w.0[40..48], 7u64.to_ne_bytes());
+        w.open(OpenOut::new(How::default(), Way::Passed(3)));
+        assert_eq!(w.0.len(), ENTRY_OUT + OPEN_OUT);
         for name in [&b"a"[..], b"12345678", &[b'x'; 255]] {
             let mut w = Writer::default();
             let entry = ListEntry {
@@ -133,7 +155,7 @@ mod tests {
                 kind: Kind::File,
                 next: Cookie(300),
             };
-            w.dirent_plus(&entry, None, Duration::ZERO);
+            w.dirent_plus(&entry, None);
             assert_eq!(w.0.len(), dirent_plus_len(name));
         }
     }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use plyfs_format::idmap::IdMap;
+use plyfs_fuse::Data;
 use plyfs_layer::LayerRoot;
 use plyfs_sys::mount::{self, ancestry, mounts};
 use plyfs_sys::stat::{Kind, LayerIno, Stat, stat_fd, stat_opt, statfs};
@@ -47,6 +48,9 @@ pub struct Assembled {
     pub locks: Vec<OwnedFd>,
     /// Where to mount.
     pub target: Target,
+    /// How deep the mount stands on file systems that stand on others, if it is to pass data
+    /// through: the kernel allows two, and takes no data from a layer that stands as deep.
+    pub stack_depth: u32,
 }
 
 /// How the connection to the kernel comes about.
@@ -76,7 +80,13 @@ pub fn assemble(spec: &MountSpec) -> Result<Assembled, MountError> {
     check_apart(&lowers, &upper, &work)?;
     let (target, above) = open_target(&spec.mountpoint)?;
     check_outside(&spec.mountpoint, &above, upper.iter().chain(&work))?;
-    detach_lowers_around(&mut lowers, &upper, &work, (&spec.mountpoint, &above))?;
+    match spec.session.data {
+        Data::Passthrough => only_read(&mut lowers)?,
+        Data::Cached => {
+            detach_lowers_around(&mut lowers, &upper, &work, (&spec.mountpoint, &above))?;
+        }
+    }
+    let stack_depth = stack_depth(lowers.iter().chain(&upper));
     let locks = lock(upper.iter().chain(&work))?;
     work.iter().try_for_each(check_volatile)?;
     let mut options = spec.union.clone();
@@ -95,6 +105,7 @@ pub fn assemble(spec: &MountSpec) -> Result<Assembled, MountError> {
         },
         locks,
         target,
+        stack_depth,
     })
 }
 
@@ -271,6 +282,33 @@ fn detach_lowers_around(
         })?;
     }
     Ok(())
+}
+
+/// The kernel opens lower files with the flags of the program that opens them. Through clones of
+/// their mounts that let nobody write it can change neither data nor access times (P1), as in
+/// kernel overlayfs. They are out of reach of our own mount, too.
+fn only_read(lowers: &mut [Opened]) -> Result<(), MountError> {
+    for lower in lowers {
+        let cloned = lower.root.only_read();
+        lower.root = cloned.map_err(|e| {
+            let layer = &lower.place;
+            let why = format!("a read-only clone of {layer}: {e}");
+            MountError::Passthrough(std::io::Error::other(why))
+        })?;
+    }
+    Ok(())
+}
+
+/// Magic numbers of file systems that may stand on others (linux/magic.h): overlayfs, FUSE with
+/// passthrough, eCryptfs.
+const STACKED: [i64; 3] = [0x794c_7630, 0x6573_5546, 0xf15f];
+
+/// One more than the layers', as far as can be seen.
+fn stack_depth<'a>(mut layers: impl Iterator<Item = &'a Opened>) -> u32 {
+    let is_stacked = |layer: &Opened| {
+        statfs(layer.root.as_fd()).is_ok_and(|found| STACKED.contains(&found.magic))
+    };
+    if layers.any(is_stacked) { 2 } else { 1 }
 }
 
 /// Opens the mountpoint; also answers the identities of all directories above it.

@@ -212,6 +212,12 @@ pub enum MountError {
     /// The engine cannot use the layers.
     #[error(transparent)]
     Union(#[from] plyfs_union::OpenError),
+    /// Data is to be passed through and cannot be.
+    #[error(
+        "data=passthrough needs Linux 6.9 with CONFIG_FUSE_PASSTHROUGH and CAP_SYS_ADMIN outside of any \
+         user namespace ({0}): use data=cached"
+    )]
+    Passthrough(std::io::Error),
     /// The kernel does not talk to us.
     #[error("the FUSE connection failed: {0}")]
     Session(std::io::Error),

@@ -56,7 +56,9 @@ pub fn serve(mut spec: MountSpec, ready: &mut Ready) -> Result<(), MountError> {
         config,
         locks,
         target,
+        stack_depth,
     } = assemble(&spec)?;
+    spec.session.stack_depth = stack_depth;
     if config.upper.is_none() {
         spec.settings.flags.insert(mount::MountFlags::RDONLY);
     }
@@ -89,7 +91,10 @@ pub fn serve(mut spec: MountSpec, ready: &mut Ready) -> Result<(), MountError> {
             if gone && !ready.is_awaited() {
                 return Ok(());
             }
-            return Err(MountError::Session(e));
+            return Err(match e.kind() {
+                std::io::ErrorKind::Unsupported => MountError::Passthrough(e),
+                _ => MountError::Session(e),
+            });
         }
     };
     if let Some(entry) = &mounted.entry {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use plyfs_format::idmap::IdMap;
 use plyfs_format::names::XattrNamespace;
-use plyfs_fuse::SessionConfig;
+use plyfs_fuse::{Data, SessionConfig};
 use plyfs_sys::mount::MountFlags;
 use plyfs_sys::process;
 use plyfs_union::{OwnerStore, RedirectDir, UnionOptions};
@@ -164,6 +164,7 @@ impl MountSpec {
                 self.session.writeback = given.value().is_empty() || switch(given)?
             }
             Meaning::NoWriteback => self.session.writeback = false,
+            Meaning::Data => self.session.data = data(given)?,
             Meaning::FsName => self.settings.source = OsString::from_vec(given.value()),
             Meaning::Subtype => self.settings.subtype = subtype(given)?,
             Meaning::AllowOther => self.settings.allow_other = true,
@@ -218,6 +219,15 @@ fn switch(given: &Given) -> Result<bool, OptionError> {
         "on" | "1" => Ok(true),
         "off" | "0" => Ok(false),
         _ => Err(bad(given, "on or off")),
+    }
+}
+
+/// `auto` is `cached`: docs/performance.md has the measurements.
+fn data(given: &Given) -> Result<Data, OptionError> {
+    match given.text().as_str() {
+        "auto" | "cached" => Ok(Data::Cached),
+        "passthrough" => Ok(Data::Passthrough),
+        _ => Err(bad(given, "auto, cached or passthrough")),
     }
 }
 
@@ -388,6 +398,19 @@ mod tests {
     }
 
     #[test]
+    fn data_is_cached_unless_it_is_to_be_passed_through() {
+        for (options, data) in [
+            ("lowerdir=/a", Data::Cached),
+            ("lowerdir=/a,data=auto", Data::Cached),
+            ("lowerdir=/a,data=passthrough,data=cached", Data::Cached),
+            ("lowerdir=/a,data=passthrough", Data::Passthrough),
+        ] {
+            let s = spec(options, Invoker::Root).unwrap();
+            assert_eq!(s.session.data, data, "{options}");
+        }
+    }
+
+    #[test]
     fn data_only_layers_stand_behind_two_colons() {
         let s = spec("lowerdir=/a:/b::/c::/d\\:e,datadir+=/f", Invoker::Root).unwrap();
         assert_eq!(s.lowers, [PathBuf::from("/a"), PathBuf::from("/b")]);
@@ -422,6 +445,7 @@ mod tests {
             "xattr_permissions=3",
             "fsync=2",
             "writeback=2",
+            "data=fast",
         ] {
             assert!(spec(options, Invoker::Root).is_err(), "{options}");
         }

@@ -2,6 +2,7 @@
 use std::time::Duration;
 
 use plyfs_format::names::XattrNamespace;
+use plyfs_fuse::Data;
 use plyfs_layer::Caps;
 use plyfs_sys::mount::MountFlags;
 use plyfs_union::{RedirectDir, Union};
@@ -97,6 +98,16 @@ fn makes_redirects(spec: &MountSpec) -> bool {
     spec.union.redirect_dir == RedirectDir::On
 }
 
+const CACHED: &str = "opens and warm reads cost no request, and all see every change at once";
+const PASSED: &str = "tried: the kernel takes files from this process; `opens` tells of the rest";
+
+fn data_name(data: Data) -> &'static str {
+    match data {
+        Data::Cached => "cached",
+        Data::Passthrough => "passthrough",
+    }
+}
+
 fn on(value: bool) -> &'static str {
     if value { "on" } else { "off" }
 }
@@ -113,7 +124,8 @@ fn of_spec(spec: &MountSpec) -> Vec<InForce> {
         d => d.as_secs_f64().to_string(),
     };
     let s = &spec.session;
-    let known: [(&str, String); 8] = [
+    let known: [(&str, String); 9] = [
+        ("data", data_name(s.data).to_owned()),
         ("redirect_dir", redirect.to_owned()),
         ("metacopy", on(u.metacopy).to_owned()),
         ("index", on(u.index).to_owned()),
@@ -132,7 +144,12 @@ fn of_spec(spec: &MountSpec) -> Vec<InForce> {
             } else {
                 Why::Default
             };
-            InForce::new(name, value.as_str(), why)
+            let option = InForce::new(name, value.as_str(), why);
+            match (*name, s.data) {
+                ("data", Data::Cached) if why == Why::Default => option.noting(CACHED),
+                ("data", Data::Passthrough) => option.noting(PASSED),
+                _ => option,
+            }
         })
         .collect();
     let flags = flag_names(spec.settings.flags);
@@ -177,6 +194,7 @@ fn sets(meaning: Meaning) -> Option<&'static str> {
         Meaning::Timeout => "timeout",
         Meaning::Threads | Meaning::Threaded => "threads",
         Meaning::Slow => "slow",
+        Meaning::Data => "data",
         Meaning::MaxWrite => "max_write",
         Meaning::UserXattr => "xattrs",
         _ => return None,

@@ -73,6 +73,7 @@ impl Teller {
             caches: stats.caches.into_iter().map(Into::into).collect(),
             inodes: stats.inodes,
             references: stats.references,
+            opens: union.passes_through().then(|| union.open_counts().into()),
             process: Process::from(usage::of_this_process()),
         })
     }

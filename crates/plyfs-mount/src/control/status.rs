@@ -1,7 +1,7 @@
 //! What a daemon tells about its mount, in the form of the protocol.
 use plyfs_fuse::{Op, OpCount, RequestCounts};
 use plyfs_sys::usage::Usage;
-use plyfs_union::{CacheStats, CopyStats, UnionStats};
+use plyfs_union::{CacheStats, CopyStats, OpenCounts, UnionStats};
 use serde::{Deserialize, Serialize};
 
 use crate::control::in_force::InForce;
@@ -34,8 +34,32 @@ pub struct Status {
     pub inodes: u64,
     /// References to them: lookups not forgotten, children, operations in progress.
     pub references: u64,
+    /// Files that are open; None where opens are no requests.
+    #[serde(default)]
+    pub opens: Option<Opens>,
     /// What the daemon uses.
     pub process: Process,
+}
+
+/// Files that are open with `data=passthrough`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Opens {
+    /// Files whose data the kernel reads and writes in the layers.
+    pub passed: u64,
+    /// Files that the kernel did not take: their data is read and written by requests.
+    pub served: u64,
+    /// Opens of all of them.
+    pub opens: u64,
+}
+
+impl From<OpenCounts> for Opens {
+    fn from(c: OpenCounts) -> Self {
+        Self {
+            passed: c.passed,
+            served: c.served,
+            opens: c.opens,
+        }
+    }
 }
 
 /// Requests of one kind. Times are in nanoseconds and upper bounds, at most twice too large.

@@ -86,6 +86,8 @@ pub enum Meaning {
     Writeback,
     /// `nowriteback`.
     NoWriteback,
+    /// `data=auto|cached|passthrough`.
+    Data,
     /// `fsname=`.
     FsName,
     /// `subtype=`.
@@ -146,6 +148,9 @@ impl Meaning {
             Self::MaxRead => "largest read request in bytes",
             Self::Writeback => "0|1: cache writes and store them later (default 1)",
             Self::NoWriteback => "the same as writeback=0",
+            Self::Data => {
+                "auto|cached|passthrough: how data is read and written (default auto: cached)"
+            }
             Self::FsName => "source that df and mount show",
             Self::Subtype => "X in the type fuse.X that df and mount show",
             Self::AllowOther => "let other users in (root always does)",
@@ -281,6 +286,7 @@ pub static OPTIONS: &[OptionDef] = &[
     // plyfs and libfuse.
     of(Origin::Plyfs, "threads", Value, Meaning::Threads),
     of(Origin::Plyfs, "slow", Value, Meaning::Slow),
+    of(Origin::Plyfs, "data", Value, Meaning::Data),
     libfuse("max_threads", Value, Meaning::Threads),
     libfuse("max_write", Value, Meaning::MaxWrite),
     libfuse("max_read", Value, Meaning::MaxRead),

@@ -48,7 +48,6 @@ struct Machine {
     fusermount3: Option<String>,
     max_pages_limit: Option<u64>,
     kernel_overlayfs: bool,
-    passthrough: String,
 }
 
 #[derive(Serialize)]
@@ -59,6 +58,9 @@ struct Directory {
     abilities: Option<AbilityList>,
     /// What a mount over it has chosen, and why.
     chosen: Vec<InForce>,
+    /// Whether files there are passed through with `data=passthrough`: "yes", or why not. Null
+    /// where the trial mount failed.
+    passthrough: Option<String>,
     /// Why the trial mount failed; null when it did not.
     error: Option<String>,
 }
@@ -97,32 +99,18 @@ fn number_in(path: &str) -> Option<u64> {
 fn machine() -> Machine {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let filesystems = fs::read_to_string("/proc/filesystems").unwrap_or_default();
-    let (admin, initial) = (process::has_sys_admin(), process::in_initial_user_ns());
     Machine {
         plyfs: env!("CARGO_PKG_VERSION"),
         kernel: release.trim().to_owned(),
         dev_fuse_error: mount::open_dev_fuse().err().map(|e| e.to_string()),
         user: process::euid(),
-        cap_sys_admin: admin,
-        initial_user_namespace: initial,
+        cap_sys_admin: process::has_sys_admin(),
+        initial_user_namespace: process::in_initial_user_ns(),
         user_namespaces: number_in("/proc/sys/user/max_user_namespaces"),
         fusermount3: mount::helper().map(|p| p.display().to_string()),
         max_pages_limit: number_in("/proc/sys/fs/fuse/max_pages_limit"),
         kernel_overlayfs: filesystems.lines().any(|l| l.ends_with("\toverlay")),
-        passthrough: match (admin && initial, kernel_is(&release, (6, 9))) {
-            (false, _) => "no: needs CAP_SYS_ADMIN outside of any user namespace",
-            (_, false) => "no: needs Linux 6.9",
-            (true, true) => "allowed here (kernel and capability; a file system may still refuse)",
-        }
-        .to_owned(),
     }
-}
-
-fn kernel_is(release: &str, at_least: (u32, u32)) -> bool {
-    let mut parts = release
-        .split(['.', '-'])
-        .map_while(|p| p.trim().parse::<u32>().ok());
-    (parts.next().unwrap_or(0), parts.next().unwrap_or(0)) >= at_least
 }
 
 fn examine(dir: &Path) -> Directory {
@@ -132,6 +120,7 @@ fn examine(dir: &Path) -> Directory {
         writable: false,
         abilities: None,
         chosen: Vec::new(),
+        passthrough: None,
         error: None,
     };
     if let Err(e) = try_out(dir, &mut found) {
@@ -168,7 +157,12 @@ fn try_out(dir: &Path, found: &mut Directory) -> anyhow::Result<()> {
             let scratch = tempfile::tempdir().context("a place to mount on")?;
             let mountpoint = scratch.path().join("merged");
             fs::create_dir(&mountpoint)?;
-            trial(&[("--lower", dir)], &mountpoint, found)?;
+            let words = [("--lower", dir), ("-o", Path::new("data=passthrough"))];
+            trial(&words[..1], &mountpoint, |at| use_it(at, found))?;
+            found.passthrough = Some(match trial(&words, &mountpoint, |_| Ok(())) {
+                Ok(()) => "mounts; with no file to be made it is not tried further".to_owned(),
+                Err(e) => format!("no: {e:#}"),
+            });
             Ok(scratch.close()?)
         }
     }
@@ -180,6 +174,7 @@ fn try_upper(scratch: &Path, found: &mut Directory) -> anyhow::Result<()> {
         fs::create_dir(at(name))?;
     }
     fs::write(at("lower").join("file"), "lower")?;
+    fs::write(at("lower").join("other"), "lower")?;
     let probe = LayerRoot::open(&at("probe"))?;
     // The same code as mounting uses.
     let caps = Upper::open(probe.as_fd(), None)
@@ -193,7 +188,25 @@ fn try_upper(scratch: &Path, found: &mut Directory) -> anyhow::Result<()> {
         ("--upper", &*upper),
         ("--work", &*work),
     ];
-    trial(&words, &at("merged"), found)
+    trial(&words, &at("merged"), |at| use_it(at, found))?;
+    let passed = [&words[..], &[("-o", Path::new("data=passthrough"))]].concat();
+    let tried = trial(&passed, &at("merged"), passes_through);
+    found.passthrough = Some(tried.map_or_else(|e| format!("no: {e:#}"), |()| "yes".to_owned()));
+    Ok(())
+}
+
+/// Whether the kernel takes a file of each layer.
+fn passes_through(mountpoint: &Path) -> anyhow::Result<()> {
+    let lower = fs::File::open(mountpoint.join("other"))?;
+    let upper = fs::File::create(mountpoint.join("passed"))?;
+    let all = list::ours()?;
+    let own = all.iter().find(|m| m.entry.target == mountpoint);
+    let status = own.context("the mount does not show")?.ask()?;
+    if status.opens.is_none_or(|o| o.passed < 2) {
+        bail!("the kernel takes no files of this file system");
+    }
+    drop((lower, upper));
+    Ok(())
 }
 
 fn ability_list(caps: Caps, a: Abilities) -> AbilityList {
@@ -213,7 +226,11 @@ fn ability_list(caps: Caps, a: Abilities) -> AbilityList {
 }
 
 /// Mounts, uses and unmounts a stack, by the command that an operator would use.
-fn trial(words: &[(&str, &Path)], mountpoint: &Path, found: &mut Directory) -> anyhow::Result<()> {
+fn trial(
+    words: &[(&str, &Path)],
+    mountpoint: &Path,
+    using: impl FnOnce(&Path) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
     let own = std::env::current_exe().context("finding the program itself")?;
     let mut mount = Command::new(&own);
     mount.arg("mount");
@@ -228,7 +245,7 @@ fn trial(words: &[(&str, &Path)], mountpoint: &Path, found: &mut Directory) -> a
         let said = String::from_utf8_lossy(&out.stderr);
         bail!("{}", said.trim().trim_start_matches("plyfs: "));
     }
-    let used = use_it(mountpoint, found);
+    let used = using(mountpoint);
     let out = Command::new(&own).arg("umount").arg(mountpoint).output()?;
     if !out.status.success() {
         let said = String::from_utf8_lossy(&out.stderr);
@@ -278,7 +295,6 @@ fn for_people(report: &Report) -> String {
                 .unwrap_or_else(|| "not found".to_owned()),
         ),
         ("fs.fuse.max_pages_limit", number(m.max_pages_limit)),
-        ("passthrough", m.passthrough.clone()),
         ("kernel overlayfs", yes(m.kernel_overlayfs).to_owned()),
     ];
     let rows: Vec<Vec<String>> = rows
@@ -314,6 +330,10 @@ fn directory_for_people(dir: &Directory) -> String {
             format!("  plyfs chooses {}", o.name),
             format!("{}{note}", o.value),
         ]);
+    }
+    if let Some(passthrough) = &dir.passthrough {
+        let name = "  data=passthrough".to_owned();
+        rows.push(vec![name, passthrough.clone()]);
     }
     let verdict = dir
         .error

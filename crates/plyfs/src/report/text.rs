@@ -21,6 +21,7 @@ pub(crate) fn status(now: &Status, before: Option<&Status>) -> String {
         &now.caches.iter().map(cache).collect::<Vec<_>>(),
     );
     copy_ups(&mut out, now);
+    opens(&mut out, now);
     process(&mut out, now);
     out
 }
@@ -161,6 +162,17 @@ fn copy_ups(out: &mut String, s: &Status) {
             ),
         );
     }
+}
+
+fn opens(out: &mut String, s: &Status) {
+    let Some(o) = s.opens else { return };
+    say(
+        out,
+        format_args!(
+            "opens     {}: {} files passed through, {} served",
+            o.opens, o.passed, o.served
+        ),
+    );
 }
 
 fn process(out: &mut String, s: &Status) {

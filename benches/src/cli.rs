@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use crate::contenders::found_here;
+use crate::contenders::{found_here, passing};
 use crate::progress::Bar;
 use crate::{
     KernelOverlay, Plain, Plan, Program, Report, Sizes, Subject, Workload, default_scratch,
@@ -104,6 +104,7 @@ impl Options {
             "plyfs",
             &plyfs.display().to_string(),
         )?));
+        all.extend(passing(plyfs)?);
         all.extend(found_here(fuse_overlayfs)?);
         for contender in &self.contender {
             all.push(Box::new(Program::parse(contender)?));

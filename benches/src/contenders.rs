@@ -1,4 +1,4 @@
-//! Which other union file systems does this machine have?
+//! Which contenders does this machine have: plyfs in each data mode, and the rivals installed?
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
@@ -25,6 +25,19 @@ pub(crate) fn found_here(fuse_overlayfs: Option<&Path>) -> Result<Vec<Box<dyn Su
         }
     }
     Ok(found)
+}
+
+/// plyfs with the data passed through, where the kernel is new enough (Linux 6.9).
+pub(crate) fn passing(plyfs: &Path) -> Result<Option<Box<dyn Subject>>> {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let mut parts = release
+        .split(['.', '-'])
+        .map_while(|part| part.parse::<u32>().ok());
+    if (parts.next().unwrap_or(0), parts.next().unwrap_or(0)) < (6, 9) {
+        return Ok(None);
+    }
+    let command = format!("{} -o data=passthrough", plyfs.display());
+    Ok(Some(Box::new(Program::new("plyfs-passthrough", &command)?)))
 }
 
 fn in_path(program: &str) -> Option<PathBuf> {

@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use plyfs_testkit::{need, need_fuse, need_overlay, private_mounts};
+use plyfs_testkit::{need, need_fuse, need_overlay, need_passthrough, private_mounts};
 
 fn judge(arguments: &[&str], cases: &[PathBuf]) {
     let output = Command::new(env!("CARGO_BIN_EXE_judge"))
@@ -79,6 +79,17 @@ variants! {
         ["--options=volatile,redirect_dir=on", "--alternate=6"];
     in_turn_with_data_only_layers: 8 from 200_001
         ["--options=redirect_dir=on,metacopy=on,index=on", "--data-only", "--alternate=6"];
+}
+
+/// A tenth of the ordinary sequences and of those with each format, with the data passed through.
+#[test]
+fn with_data_passed_through() {
+    need_overlay!();
+    need_passthrough!();
+    let passed = "--subject-options=data=passthrough";
+    random(90, 130_001, &[passed]);
+    let options = "--options=redirect_dir=on,metacopy=on,index=on";
+    random(60, 140_001, &[passed, options]);
 }
 
 #[test]

@@ -27,6 +27,7 @@ mod never_written;
 mod ordinary_user;
 mod owner;
 mod packaging;
+mod passthrough;
 mod place;
 mod programs;
 mod protect;

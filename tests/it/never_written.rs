@@ -3,7 +3,8 @@
 //! A reader opens a lower file; a writer changes it in one of the [`ways`]. The lower keeps its
 //! bytes, mode, owner, xattrs and times; the writer reads back what it wrote; a new reader sees it;
 //! the old reader sees what `docs/semantics.md` says: the change, when it was made to the file it has
-//! open, and its own file as it was, when another took the name. A program that reads the layer
+//! open, and its own file as it was, when another took the name; where data is passed through, its own
+//! file as it was in any case. A program that reads the layer
 //! itself, or another mount of it, sees no change at all.
 mod ways;
 
@@ -12,7 +13,7 @@ use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt, sy
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
 
-use plyfs_testkit::{Mounted, Stack, mount_plyfs, need_fuse};
+use plyfs_testkit::{Mounted, Stack, mount_plyfs, need_fuse, need_passthrough};
 use plyfs_tests::fsx::Mapping;
 
 use ways::{After, LEN, NAMES, SHAPES, Site, WRITES, Way, both};
@@ -107,7 +108,13 @@ fn planted(lies: Lies) -> Stack {
 }
 
 /// Goes one way and checks what everybody sees.
-fn go(stack: &Stack, mounted: &Mounted, holds: Holds, number: usize, way: &Way) -> After {
+fn go(
+    stack: &Stack,
+    mounted: &Mounted,
+    (holds, passes): (Holds, bool),
+    number: usize,
+    way: &Way,
+) -> After {
     let path = mounted.join("d").join(way.0);
     let old = content(number);
     let in_layer = stack
@@ -131,6 +138,7 @@ fn go(stack: &Stack, mounted: &Mounted, holds: Holds, number: usize, way: &Way) 
         path,
         reader: &reader,
         old: old.clone(),
+        passes,
     };
     let after = (way.1)(&site);
 
@@ -138,7 +146,7 @@ fn go(stack: &Stack, mounted: &Mounted, holds: Holds, number: usize, way: &Way) 
         fs::read(&after.path).unwrap() == after.content,
         "a new reader sees otherwise"
     );
-    let expected = if after.same_file {
+    let expected = if after.same_file && !passes {
         &after.content
     } else {
         &old
@@ -186,13 +194,14 @@ fn the_other_name(mounted: &Mounted, options: &str, number: usize, way: &Way, af
 fn every_way(options: &str, holds: Holds, lies: Lies) {
     let stack = planted(lies);
     let elsewhere = Stack::new(2).read_only();
-    let second = second_mount(&stack, &elsewhere);
+    let second = second_mount(&stack, &elsewhere, options);
     let mounted = mount_plyfs(&stack, options);
+    let passes = options.contains("data=passthrough");
     let mut left = Vec::new();
     for (number, way) in ways().enumerate() {
         let far = File::open(elsewhere.mnt().join("d").join(way.0)).unwrap();
         let gone = catch_unwind(AssertUnwindSafe(|| {
-            let after = go(&stack, &mounted, holds, number, way);
+            let after = go(&stack, &mounted, (holds, passes), number, way);
             if matches!(lies, Lies::Linked) {
                 the_other_name(&mounted, options, number, way, &after);
             }
@@ -223,12 +232,13 @@ fn every_way(options: &str, holds: Holds, lies: Lies) {
 }
 
 /// A read-only mount of the same layers somewhere else.
-fn second_mount(stack: &Stack, elsewhere: &Stack) -> Mounted {
+fn second_mount(stack: &Stack, elsewhere: &Stack, options: &str) -> Mounted {
     for (link, layer) in elsewhere.lowers().iter().zip(stack.lowers()) {
         fs::remove_dir(link).unwrap();
         symlink(layer, link).unwrap();
     }
-    mount_plyfs(elsewhere, "")
+    let data = options.split(',').find(|o| o.starts_with("data="));
+    mount_plyfs(elsewhere, data.unwrap_or_default())
 }
 
 #[test]
@@ -277,4 +287,28 @@ fn with_other_options_of_the_mount() {
         every_way(options, Holds::Read, Lies::Linked);
         every_way(options, Holds::Mapped, Lies::Linked);
     }
+}
+
+#[test]
+fn where_data_is_passed_through() {
+    need_passthrough!();
+    let mode = "data=passthrough";
+    every_way(mode, Holds::Open, Lies::InTheTopmost);
+    every_way(mode, Holds::Read, Lies::Linked);
+    every_way(mode, Holds::Mapped, Lies::AtTheBottom);
+    every_way(mode, Holds::Direct, Lies::InTheTopmost);
+}
+
+#[test]
+fn where_data_is_passed_through_with_other_options() {
+    need_passthrough!();
+    let with = |options: &str| format!("data=passthrough,{options}");
+    every_way(
+        &with("metacopy=on,redirect_dir=on"),
+        Holds::Read,
+        Lies::AtTheBottom,
+    );
+    every_way(&with("volatile"), Holds::Mapped, Lies::InTheTopmost);
+    every_way(&with("index=on"), Holds::Read, Lies::Linked);
+    every_way(&with("index=on,metacopy=on"), Holds::Mapped, Lies::Linked);
 }

@@ -2,7 +2,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use plyfs_testkit::{bin, need_fuse, need_overlay};
+use plyfs_testkit::{bin, need_fuse, need_overlay, need_passthrough};
 
 /// Runs `scripts/suites/NAME` on the binary under test.
 pub(crate) fn suite(name: &str, arguments: &[&str]) {
@@ -38,9 +38,21 @@ fn pjdfstest_fails_nowhere_but_where_the_kernel_does() {
 fn every_byte_is_what_was_written() {
     need_fuse!();
     let from_env = |name: &str, default: &str| std::env::var(name).unwrap_or(default.to_owned());
+    let ops = from_env("PLYFS_FSX_OPS", "100000");
+    let seed = from_env("PLYFS_FSX_SEED", "1");
+    fsx(&["--ops", &ops, "--seed", &seed]);
+}
+
+#[test]
+fn every_byte_that_is_passed_through_is_what_was_written() {
+    need_passthrough!();
+    let options = ["--options", "data=passthrough"];
+    fsx(&[&["--ops", "30000", "--seed", "2"], &options[..]].concat());
+}
+
+fn fsx(arguments: &[&str]) {
     let run = Command::new(env!("CARGO_BIN_EXE_fsx"))
-        .args(["--ops", &from_env("PLYFS_FSX_OPS", "100000")])
-        .args(["--seed", &from_env("PLYFS_FSX_SEED", "1")])
+        .args(arguments)
         .env("PLYFS_BIN", bin())
         .output()
         .unwrap();

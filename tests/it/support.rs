@@ -5,13 +5,14 @@ use std::process::{Command, Output};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use plyfs_testkit::{
-    Mounted, Rules, Stack, Tree, diff_with, mount_kernel, mount_plyfs, need_fuse, need_overlay,
-    snapshot,
+    Mounted, Rules, Stack, Tree, can_pass_through, diff_with, mount_kernel, mount_plyfs, need_fuse,
+    need_overlay, snapshot,
 };
 
 /// Does `work` in the merged directory of two equal stacks, one mounted by the kernel and one by
 /// plyfs. What `work` asserts must hold on both; afterwards both show the same tree, show it again
-/// after a remount by themselves and by each other, and no lower layer has changed.
+/// after a remount by themselves and by each other, and no lower layer has changed. Where the
+/// kernel is new enough plyfs does it once more with the data passed through.
 pub(crate) fn agree(lowers: &[&str], work: impl Fn(&Path)) {
     need_overlay!();
     need_fuse!();
@@ -49,6 +50,14 @@ pub(crate) fn agree(lowers: &[&str], work: impl Fn(&Path)) {
     );
     oracle.assert_lowers_unchanged();
     subject.assert_lowers_unchanged();
+    if can_pass_through() {
+        let passed = Stack::planted(lowers);
+        let mounted = mount_plyfs(&passed, "data=passthrough");
+        let got = work_on("plyfs that passes data through", mounted, &work);
+        let what = "kernel overlayfs and plyfs that passes data through";
+        same(what, &expected, &got, &written);
+        passed.assert_lowers_unchanged();
+    }
 }
 
 /// The earliest mtime that this test can have written: coarse file times lag behind the clock, and

@@ -23,7 +23,7 @@ pub use mount::{
     Mounted, mount_fuse_overlayfs, mount_kernel, mount_plyfs, mount_program, mounted_at, unmount,
     wait_until,
 };
-pub use need::{can_mount_fuse, can_mount_overlay, has_program, is_root, skip};
+pub use need::{can_mount_fuse, can_mount_overlay, can_pass_through, has_program, is_root, skip};
 pub use plant::plant;
 pub use stack::{Stack, private_mounts, scratch_base};
 pub use tree::{Kind, Node, Tree, snapshot};

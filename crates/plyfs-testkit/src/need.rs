@@ -47,6 +47,16 @@ pub fn can_mount_overlay() -> bool {
             && listed())
 }
 
+/// Whether the kernel is new enough to pass data through to the layers (Linux 6.9).
+#[must_use]
+pub fn can_pass_through() -> bool {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let mut parts = release
+        .split(['.', '-'])
+        .map_while(|p| p.parse::<u32>().ok());
+    (parts.next().unwrap_or(0), parts.next().unwrap_or(0)) >= (6, 9)
+}
+
 /// Says on stderr that a test is skipped and what it needs.
 ///
 /// # Panics
@@ -103,6 +113,18 @@ macro_rules! need_overlay {
         $crate::need_root!();
         if !$crate::can_mount_overlay() {
             $crate::skip(module_path!(), "kernel overlayfs");
+            return;
+        }
+    };
+}
+
+/// Ends the test with a line on stderr unless data can be passed through to the layers here.
+#[macro_export]
+macro_rules! need_passthrough {
+    () => {
+        $crate::need_fuse!();
+        if !$crate::can_pass_through() {
+            eprintln!("SKIP {}: needs Linux 6.9", module_path!());
             return;
         }
     };

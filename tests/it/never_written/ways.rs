@@ -10,6 +10,7 @@ use nix::fcntl::{AT_FDCWD, FallocateFlags, RenameFlags, fallocate, renameat2, sp
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use plyfs_tests::fsx::Mapping;
 
+use super::Holds;
 use crate::support::{as_user, errno};
 
 /// Every file has this many bytes: some pages and a piece.
@@ -31,6 +32,8 @@ pub(super) struct Site<'a> {
     pub(super) reader: &'a File,
     /// What the file holds, and the reader has seen.
     pub(super) old: Vec<u8>,
+    /// Data is passed through: the reader keeps the lower file for as long as it is open.
+    pub(super) passes: bool,
 }
 
 impl Site<'_> {
@@ -228,12 +231,13 @@ pub(super) const WRITES: &[Way] = &[
     }),
     ("through procfs", |s| {
         let link = format!("/proc/self/fd/{}", s.reader.as_raw_fd());
-        OpenOptions::new()
-            .write(true)
-            .open(link)
-            .unwrap()
-            .write_all_at(b"proc", 9)
-            .unwrap();
+        let open = OpenOptions::new().write(true).open(link);
+        if s.passes {
+            // There is no name to look up again.
+            assert_eq!(errno(open), Errno::ESTALE);
+            return s.changed(s.old.clone());
+        }
+        open.unwrap().write_all_at(b"proc", 9).unwrap();
         s.put(9, b"proc")
     }),
     ("through a bind mount of the file", |s| {
@@ -241,7 +245,14 @@ pub(super) const WRITES: &[Way] = &[
         File::create(&place).unwrap();
         let (none, flags) = (None::<&str>, MsFlags::MS_BIND);
         mount(Some(&s.path), &place, none, flags, none).unwrap();
-        both(&place).write_all_at(b"bound", 50).unwrap();
+        let open = OpenOptions::new().read(true).write(true).open(&place);
+        if s.passes {
+            assert_eq!(errno(open), Errno::ESTALE);
+            assert!(fs::read(&place).unwrap() == s.old, "a reader is served");
+            umount2(&place, MntFlags::empty()).unwrap();
+            return s.changed(s.old.clone());
+        }
+        open.unwrap().write_all_at(b"bound", 50).unwrap();
         umount2(&place, MntFlags::empty()).unwrap();
         s.put(50, b"bound")
     }),
@@ -397,9 +408,9 @@ pub(super) const NAMES: &[Way] = &[
         fs::remove_file(&s.path).unwrap();
         file.write_all_at(b"nameless", 3).unwrap();
         let after = reads(&file, s.put(3, b"nameless"));
-        let mut seen = vec![0; LEN];
-        s.reader.read_exact_at(&mut seen, 0).unwrap();
-        assert!(seen == after.content, "the old reader has the same file");
+        let seen = Holds::Read.look(s.reader);
+        let held = if s.passes { &s.old } else { &after.content };
+        assert!(seen == *held, "the old reader has the same file");
         // Nothing is left for a new reader but what is put there now.
         fs::write(&s.path, &after.content).unwrap();
         after
@@ -416,7 +427,8 @@ pub(super) const NAMES: &[Way] = &[
         fs::remove_file(&s.path).unwrap();
         file.set_len(10).unwrap();
         let after = reads(&file, s.cut(10));
-        assert_eq!(s.reader.metadata().unwrap().len(), 10);
+        let len = if s.passes { LEN as u64 } else { 10 };
+        assert_eq!(s.reader.metadata().unwrap().len(), len);
         fs::write(&s.path, &after.content).unwrap();
         after
     }),

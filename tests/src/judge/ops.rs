@@ -329,6 +329,20 @@ impl Op {
         }
     }
 
+    /// The handles that this operation names, as slots or as paths `@N`.
+    pub(crate) fn slots(&self) -> Vec<u8> {
+        let value = serde_json::to_value(self).unwrap_or_default();
+        let fields = value.as_object().into_iter().flatten();
+        let slot = |(name, field): (&String, &serde_json::Value)| match field.as_str() {
+            Some(path) => path.strip_prefix('@')?.parse().ok(),
+            None if ["h", "from", "to"].contains(&name.as_str()) => {
+                field.as_u64().and_then(|h| u8::try_from(h).ok())
+            }
+            None => None,
+        };
+        fields.filter_map(slot).collect()
+    }
+
     /// The handle this operation acts on, given as a slot or as the path `@N`.
     pub(crate) fn handle(&self) -> Option<u8> {
         match self {

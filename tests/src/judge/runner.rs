@@ -2,11 +2,13 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
+use rustix::fs::{FileType, Mode, OFlags};
 
 use super::build::build;
 use super::case::{Case, Kind, has_option};
@@ -239,6 +241,39 @@ fn remove(place: &Path) -> Result<()> {
     std::fs::remove_dir_all(place).with_context(|| format!("rm -r {}", place.display()))
 }
 
+/// Whether a descriptor reads a regular file and cannot write it.
+fn is_for_reading(fd: &OwnedFd) -> bool {
+    let flags = rustix::fs::fcntl_getfl(fd);
+    let reads = flags.is_ok_and(|flags| {
+        !flags.contains(OFlags::PATH) && (flags & OFlags::RWMODE) == OFlags::RDONLY
+    });
+    reads
+        && rustix::fs::fstat(fd)
+            .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile)
+}
+
+/// Whether a descriptor for reading keeps a lower file: opened again it shows something else.
+fn keeps_the_lower(fd: &OwnedFd) -> bool {
+    let link = format!("/proc/self/fd/{}", fd.as_raw_fd());
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    is_for_reading(fd)
+        && rustix::fs::open(link, flags, Mode::empty())
+            .is_ok_and(|again| content(fd) != content(&again))
+}
+
+fn content(fd: &OwnedFd) -> Option<Vec<u8>> {
+    let size = rustix::fs::fstat(fd).ok()?.st_size;
+    let mut bytes = vec![0; usize::try_from(size).ok()?];
+    let mut done = 0;
+    while done < bytes.len() {
+        match rustix::io::pread(fd, &mut bytes[done..], done as u64).ok()? {
+            0 => return None,
+            n => done += n,
+        }
+    }
+    Some(bytes)
+}
+
 enum Mounting {
     Both,
     OracleRefuses(String),
@@ -363,7 +398,10 @@ impl Pair<'_> {
         if let Op::Together { lanes } = &step.op {
             return self.together(&step.op, lanes);
         }
-        if self.nameless(&step.op) || self.left_open(&step.op) {
+        if self.nameless(&step.op) || self.left_behind(&step.op) || self.left_open(&step.op) {
+            return Ok((false, None));
+        }
+        if self.takes_suid_off(step) {
             return Ok((false, None));
         }
         let touched = step.op.touched();
@@ -425,7 +463,10 @@ impl Pair<'_> {
         let mut lanes = lanes.to_vec();
         for lane in &mut lanes {
             lane.retain(|step| !matches!(step.op, Op::Setflags { .. }));
-            lane.retain(|step| !self.nameless(&step.op) && !self.left_open(&step.op));
+            lane.retain(|step| {
+                let kept = !self.nameless(&step.op) && !self.left_open(&step.op);
+                kept && !self.may_be_left_behind(&step.op) && !self.takes_suid_off(step)
+            });
         }
         let lanes = commuting(&self.sides[oracle], &lanes);
         let mut outcomes = Vec::new();
@@ -602,6 +643,69 @@ impl Pair<'_> {
             }
         }
         nameless
+    }
+
+    /// Whether the subject passes data through: a descriptor for reading then keeps the lower file
+    /// once that is copied up, where the kernel turns to the upper, and a lock on it is apart from
+    /// those on the upper file (docs/semantics.md).
+    fn passes_through(&self) -> bool {
+        has_option(&self.runner.subject_options, "data=passthrough")
+    }
+
+    /// If a step acts on a descriptor that the subject's copy-up has left behind, both handles are
+    /// closed. A lock would show that also where the data is the same, so readers take none.
+    fn left_behind(&mut self, op: &Op) -> bool {
+        if !self.passes_through() {
+            return false;
+        }
+        if let Op::Flock { .. } = op {
+            return self.may_be_left_behind(op);
+        }
+        let subject = self.subject();
+        let behind = |side: &mut Side, h| {
+            side.handle(h)
+                .is_some_and(|handle| keeps_the_lower(&handle.fd))
+        };
+        let slots = op.slots().into_iter();
+        let behind: Vec<u8> = slots
+            .filter(|h| behind(&mut self.sides[subject], *h))
+            .collect();
+        for h in &behind {
+            for side in &mut self.sides {
+                exec::run(side, &Op::Close { h: *h });
+            }
+        }
+        !behind.is_empty()
+    }
+
+    /// Whether root writes to a file with suid or sgid where the subject passes data through: if the
+    /// file got them after it was opened, any write takes them off (docs/semantics.md).
+    fn takes_suid_off(&mut self, step: &Step) -> bool {
+        let subject = self.subject();
+        if !self.passes_through() || step.who != Who::default() {
+            return false;
+        }
+        let side = &mut self.sides[subject];
+        let fd = match step.op {
+            Op::Write { h, .. } | Op::Pwrite { h, .. } => side.handle(h).map(|handle| &handle.fd),
+            Op::MapPut { m, .. } => side
+                .maps
+                .get(usize::from(m))
+                .and_then(|map| Some(&map.as_ref()?.fd)),
+            _ => None,
+        };
+        fd.and_then(|fd| rustix::fs::fstat(fd).ok())
+            .is_some_and(|stat| stat.st_mode & 0o6000 != 0)
+    }
+
+    /// Whether a step acts on a descriptor that a step of another thread may leave behind.
+    fn may_be_left_behind(&mut self, op: &Op) -> bool {
+        let subject = self.subject();
+        self.passes_through()
+            && op.slots().into_iter().any(|h| {
+                let handle = self.sides[subject].handle(h);
+                handle.is_some_and(|handle| is_for_reading(&handle.fd))
+            })
     }
 
     /// The tree-wide steps: each ends with a comparison of the whole trees.

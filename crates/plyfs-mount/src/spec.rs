@@ -222,7 +222,7 @@ fn switch(given: &Given) -> Result<bool, OptionError> {
     }
 }
 
-/// `auto` is `cached`: docs/performance.md has the measurements.
+/// `auto` is `cached`, where opens cost no request (docs/performance.md).
 fn data(given: &Given) -> Result<Data, OptionError> {
     match given.text().as_str() {
         "auto" | "cached" => Ok(Data::Cached),

@@ -1,6 +1,7 @@
 //! Helpers shared by the system call wrappers: C strings on the stack, errno into results, faults.
 use std::ffi::{CStr, CString};
 
+use crate::die;
 use crate::error::{Errno, Result, SysError};
 
 #[cfg(debug_assertions)]
@@ -41,19 +42,25 @@ pub(crate) fn with_cstr<T>(
 
 /// A call that answers 0 or -1.
 pub(crate) fn check(call: &'static str, subject: &[u8], rc: i32) -> Result<()> {
-    if rc == -1 {
+    let done = if rc == -1 {
         Err(SysError::on(call, subject, Errno::last()))
     } else {
         Ok(())
-    }
+    };
+    die::step();
+    done
 }
 
 /// A call that answers a count or -1.
 pub(crate) fn check_len(call: &'static str, subject: &[u8], rc: isize) -> Result<usize> {
-    usize::try_from(rc).map_err(|_| SysError::on(call, subject, Errno::last()))
+    let done = usize::try_from(rc).map_err(|_| SysError::on(call, subject, Errno::last()));
+    die::step();
+    done
 }
 
 /// A raw `syscall(2)` that answers a non-negative value or -1.
 pub(crate) fn check_long(call: &'static str, subject: &[u8], rc: libc::c_long) -> Result<usize> {
-    usize::try_from(rc).map_err(|_| SysError::on(call, subject, Errno::last()))
+    let done = usize::try_from(rc).map_err(|_| SysError::on(call, subject, Errno::last()));
+    die::step();
+    done
 }

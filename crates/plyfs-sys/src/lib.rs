@@ -4,12 +4,14 @@
     reason = "this crate is the one place where system calls are made"
 )]
 
+pub mod alloc;
 pub mod at;
 pub mod attr;
 pub mod backing;
 pub mod beneath;
 pub mod copy;
 pub mod detach;
+pub mod die;
 pub mod dir;
 pub mod error;
 #[cfg(debug_assertions)]
@@ -22,8 +24,10 @@ pub mod name;
 pub mod open;
 pub mod peer;
 pub mod process;
+pub mod shared;
 pub mod socket;
 pub mod stat;
+pub mod takeover;
 pub mod thread;
 pub mod usage;
 pub mod xattr;

@@ -131,7 +131,7 @@ pub fn fork() -> Result<Fork> {
     }
 }
 
-fn thread_count() -> Option<usize> {
+pub(crate) fn thread_count() -> Option<usize> {
     Some(fs::read_dir("/proc/self/task").ok()?.count())
 }
 
@@ -169,6 +169,51 @@ pub fn release_stdio() -> Result<()> {
     Ok(())
 }
 
+/// Ignores the signals of [`StopSignals`] and the one that asks how a daemon is: for a process that
+/// ends with another, which heeds them.
+///
+/// # Errors
+/// Practically none.
+pub fn ignore_signals() -> Result<()> {
+    let signals = [
+        Signal::SIGTERM,
+        Signal::SIGINT,
+        Signal::SIGHUP,
+        Signal::SIGQUIT,
+        Signal::SIGUSR1,
+    ];
+    for signal in signals {
+        // SAFETY: no handler of ours is installed or replaced.
+        unsafe { nix::sys::signal::signal(signal, nix::sys::signal::SigHandler::SigIgn) }
+            .map_err(|e| SysError::new("signal", e))?;
+    }
+    Ok(())
+}
+
+/// Has the end of the parent process told by the signal [`PARENT_ENDED_SIGNAL`].
+///
+/// # Errors
+/// Practically none.
+pub fn tell_parents_end() -> Result<()> {
+    nix::sys::prctl::set_pdeathsig(Signal::SIGUSR2).map_err(|e| SysError::new("prctl", e))
+}
+
+/// Gives the calling thread, and so a process with one thread, the name that `ps` shows.
+///
+/// # Errors
+/// Practically none.
+pub fn set_name(name: &std::ffi::CStr) -> Result<()> {
+    nix::sys::prctl::set_name(name).map_err(|e| SysError::new("prctl", e))
+}
+
+/// Process id of the parent.
+#[must_use]
+pub fn parent() -> i32 {
+    nix::unistd::getppid().as_raw()
+}
+
+/// Name of the signal of [`tell_parents_end`].
+pub const PARENT_ENDED_SIGNAL: &str = "SIGUSR2";
 /// Name of the signal of [`StopSignals::and_report`].
 pub const REPORT_SIGNAL: &str = "SIGUSR1";
 
@@ -191,12 +236,13 @@ impl StopSignals {
         Ok(Self(set))
     }
 
-    /// The same, and SIGUSR1, which asks a daemon how it is.
+    /// The same, and SIGUSR1, which asks a daemon how it is, and [`PARENT_ENDED_SIGNAL`].
     ///
     /// # Errors
     /// What `pthread_sigmask` answers.
     pub fn and_report(mut self) -> Result<Self> {
         self.0.add(Signal::SIGUSR1);
+        self.0.add(Signal::SIGUSR2);
         self.0
             .thread_block()
             .map_err(|e| SysError::new("pthread_sigmask", e))?;

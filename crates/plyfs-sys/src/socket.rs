@@ -1,11 +1,12 @@
 //! Local sockets: who is at the other end, and connecting without waiting for ever.
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
 use nix::sys::socket::{
-    AddressFamily, SockFlag, SockType, UnixAddr, connect, getsockopt, setsockopt, socket, sockopt,
+    AddressFamily, SockFlag, SockType, UnixAddr, connect, getsockopt, setsockopt, socket,
+    socketpair, sockopt,
 };
 use nix::sys::time::{TimeVal, TimeValLike};
 
@@ -27,6 +28,16 @@ pub fn connect_local(path: &Path, patience: Duration) -> Result<UnixStream> {
     let address = UnixAddr::new(path).map_err(|e| SysError::new("socket address", e))?;
     connect(fd.as_raw_fd(), &address).map_err(|e| SysError::new("connect", e))?;
     Ok(UnixStream::from(fd))
+}
+
+/// Two ends of a local connection on which each write arrives as one message.
+///
+/// # Errors
+/// EMFILE and the like.
+pub fn pair_of_messages() -> Result<(OwnedFd, OwnedFd)> {
+    let flags = SockFlag::SOCK_CLOEXEC;
+    socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)
+        .map_err(|e| SysError::new("socketpair", e))
 }
 
 /// The user at the other end of a connected local socket (SO_PEERCRED), as this process's user

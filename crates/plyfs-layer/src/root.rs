@@ -28,6 +28,19 @@ impl LayerRoot {
         })
     }
 
+    /// The directory that another process had open under the descriptor `fd`.
+    ///
+    /// # Errors
+    /// EBADF and the like.
+    pub fn inherited(path: &Path, fd: OwnedFd) -> Result<Self> {
+        let id = stat::stat_fd(fd.as_fd())?.id();
+        Ok(Self {
+            path: path.to_owned(),
+            fd,
+            id,
+        })
+    }
+
     /// The path the operator gave; for messages only.
     #[must_use]
     pub fn path(&self) -> &Path {

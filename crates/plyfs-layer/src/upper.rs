@@ -61,6 +61,16 @@ impl Upper {
         let caps = probe_caps(&work, wanted)?;
         Ok(Self { work, caps })
     }
+
+    /// Opens the workdir of a daemon that died while the upper was mounted, which has found out
+    /// what the file system can do: with a full disk it could not be tried again.
+    ///
+    /// # Errors
+    /// EIO and the like on the workdir.
+    pub fn take_over(work_root: BorrowedFd<'_>, caps: Caps) -> Result<Self> {
+        let work = Workdir::take_over(work_root)?;
+        Ok(Self { work, caps })
+    }
 }
 
 fn probe_caps(work: &Workdir, wanted: Option<XattrNamespace>) -> Result<Caps> {

@@ -42,12 +42,38 @@ impl Workdir {
         for litter in clean::names(fd.as_fd())? {
             clean::remove_tree(fd.as_fd(), &litter)?;
         }
-        Ok(Self {
+        Ok(Self::of(fd))
+    }
+
+    /// Opens `work` beneath `root` in place of a daemon that died, and removes what it had staged;
+    /// the mark of a `volatile` mount stays. What cannot be removed does no harm.
+    ///
+    /// # Errors
+    /// EIO, ENOENT and the like.
+    pub fn take_over(root: BorrowedFd<'_>) -> Result<Self> {
+        let fd = open::open_dir(root, &work_name()?)?;
+        for litter in clean::names(fd.as_fd())? {
+            if litter.as_bytes() == VOLATILE[0] {
+                continue;
+            }
+            if let Err(e) = clean::remove_tree(fd.as_fd(), &litter) {
+                tracing::warn!("removing what a dead daemon has staged: {e}");
+            }
+        }
+        let work = Self::of(fd);
+        // Names of what could not be removed are not used again.
+        let pid = u64::from(std::process::id());
+        work.next.store(pid << 32, Ordering::Relaxed);
+        Ok(work)
+    }
+
+    fn of(fd: OwnedFd) -> Self {
+        Self {
             fd,
             next: AtomicU64::new(0),
             whiteout: Mutex::new(None),
             tmpfile: std::sync::atomic::AtomicBool::new(true),
-        })
+        }
     }
 
     /// The directory itself.

@@ -10,6 +10,7 @@ use plyfs_layer::{LayerIdx, Obj, Staged, set_mark};
 use plyfs_sys::attr::{self as sys_attr, SetTime};
 use plyfs_sys::open::Access;
 use plyfs_sys::stat::{Kind, Stat};
+use plyfs_sys::takeover::number;
 use plyfs_sys::{At, Errno, Name, copy, io, stat, xattr};
 
 use crate::inode::{Inode, KnownBy};
@@ -322,6 +323,10 @@ impl Union {
     ) {
         if inode.kind != Kind::Dir && lower.is_some_and(|l| l.nlink > 1) {
             inode.set_st_ino(self.stack.st_ino(obj.id()));
+        }
+        if let Some(journal) = self.table.journal() {
+            let pin = obj.place().pinned.as_ref().map(|fd| number(&**fd));
+            journal.rise(inode.id, obj.id(), inode.st_ino(), pin);
         }
         inode.rise(obj);
         match file {

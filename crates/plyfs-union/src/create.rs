@@ -79,6 +79,18 @@ impl Union {
         name: &[u8],
         make: Make<'_>,
     ) -> Result<Entry> {
+        let made = self.make_once(caller, parent, name, make);
+        let kind = make.kind();
+        self.or_made_before(made, parent, name, |node| node.kind == kind)
+    }
+
+    fn make_once(
+        &self,
+        caller: &Caller,
+        parent: NodeId,
+        name: &[u8],
+        make: Make<'_>,
+    ) -> Result<Entry> {
         let name = Name::new(name)?;
         if let Make::Node(mode, (0, 0)) = make
             && Kind::from_mode(mode) == Kind::Char
@@ -295,12 +307,13 @@ impl Union {
         found: &Stat,
     ) -> Result<crate::InodeRef> {
         let layer = plyfs_layer::LayerIdx::UPPER;
-        let name = name.to_owned();
+        let own_name = name.to_owned();
         let link: Option<Link> = (found.kind() == Kind::Dir)
-            .then(|| self.link_to(dir, name.clone()))
+            .then(|| self.link_to(dir, own_name.clone()))
             .transpose()?;
-        let obj = self.upper_obj(found, dir_obj, name);
-        Ok(self.table.intern(&Key::Obj(layer, found.id()), || Parts {
+        let obj = self.upper_obj(found, dir_obj, own_name);
+        let key = Key::Obj(layer, found.id());
+        Ok(self.table.intern(&key, Some((dir, name)), || Parts {
             kind: found.kind(),
             st_ino: self.stack.st_ino(found.id()),
             upper: Some(obj),
@@ -317,6 +330,11 @@ impl Union {
     /// # Errors
     /// EEXIST, EPERM for a directory, EMLINK, EROFS, ENOSPC and the like.
     pub fn link(&self, node: NodeId, parent: NodeId, name: &[u8]) -> Result<Entry> {
+        let made = self.link_once(node, parent, name);
+        self.or_made_before(made, parent, name, |found| found.id == node)
+    }
+
+    fn link_once(&self, node: NodeId, parent: NodeId, name: &[u8]) -> Result<Entry> {
         let name = Name::new(name)?;
         let inode = self.inode(node)?;
         if inode.kind == Kind::Dir {

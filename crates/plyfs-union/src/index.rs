@@ -311,6 +311,7 @@ impl Union {
         let pin = self.reach.open_pin(obj)?;
         let fd = self.reach.dir_fd(&index.dir)?;
         let mut place = obj.place_mut();
+        self.journal_pin(inode, &pin);
         make::unlink(fd.as_fd(), name)?;
         place.remove_name(&index.dir, name);
         place.pinned = Some(pin);

@@ -5,6 +5,7 @@
 //! nothing is left to do. Where it does not (its coarse clock has not moved since the time it sent
 //! last, or it sent the time first) the right time is put back before the kernel forgets the inode.
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use parking_lot::{Mutex, RwLock};
@@ -12,6 +13,7 @@ use plyfs_sys::stat::Time;
 
 use crate::Result;
 use crate::inode::NodeId;
+use crate::journal::Journal;
 
 const SHARDS: usize = 64;
 
@@ -37,6 +39,7 @@ pub(crate) struct KeptTimes {
     on: AtomicBool,
     count: AtomicUsize,
     shards: [Shard; SHARDS],
+    journal: Option<Arc<Journal>>,
 }
 
 /// A change of data in progress.
@@ -55,12 +58,27 @@ impl Drop for Change<'_> {
 }
 
 impl KeptTimes {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(journal: Option<Arc<Journal>>) -> Self {
         Self {
             on: AtomicBool::new(false),
             count: AtomicUsize::new(0),
             shards: std::array::from_fn(|_| Shard::default()),
+            journal,
         }
+    }
+
+    /// What is kept is on no disk, so it is noted for the daemon after this one.
+    fn note(&self, id: NodeId, mtime: Option<Time>) {
+        if let Some(journal) = &self.journal {
+            journal.keep_mtime(id, mtime);
+        }
+    }
+
+    /// A dead daemon has kept this time.
+    pub(crate) fn restore(&self, id: NodeId, mtime: Time) {
+        let kept = Kept { mtime, changes: 0 };
+        self.shard(id).kept.lock().insert(id, kept);
+        self.count.fetch_add(1, Ordering::AcqRel);
     }
 
     /// From now on the kernel keeps the times.
@@ -97,6 +115,7 @@ impl KeptTimes {
             Some(known) => known.changes += 1,
             None => {
                 let mtime = found()?;
+                self.note(id, Some(mtime));
                 kept.insert(id, Kept { mtime, changes: 1 });
                 self.count.fetch_add(1, Ordering::AcqRel);
             }
@@ -115,7 +134,9 @@ impl KeptTimes {
         set()?;
         if let Some(known) = kept.get_mut(&id) {
             known.mtime = mtime;
-            if known.changes == 0 {
+            let keeps = known.changes > 0;
+            self.note(id, keeps.then_some(mtime));
+            if !keeps {
                 kept.remove(&id);
                 self.count.fetch_sub(1, Ordering::AcqRel);
             }
@@ -165,7 +186,7 @@ mod tests {
 
     #[test]
     fn a_time_set_after_the_change_is_kept_no_more() {
-        let times = KeptTimes::new();
+        let times = KeptTimes::new(None);
         times.turn_on();
         let id = NodeId(7);
         drop(times.change(id, || Ok(at(1))).unwrap());
@@ -176,7 +197,7 @@ mod tests {
 
     #[test]
     fn a_time_set_during_a_change_is_put_back_afterwards() {
-        let times = KeptTimes::new();
+        let times = KeptTimes::new(None);
         times.turn_on();
         let id = NodeId(7);
         let change = times.change(id, || Ok(at(1))).unwrap();
@@ -193,7 +214,7 @@ mod tests {
 
     #[test]
     fn nothing_is_kept_where_the_kernel_does_not_cache_writes() {
-        let times = KeptTimes::new();
+        let times = KeptTimes::new(None);
         assert!(times.change(NodeId(7), || Ok(at(1))).unwrap().is_none());
         assert_eq!(times.shown(NodeId(7)), None);
     }

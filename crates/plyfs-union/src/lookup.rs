@@ -68,6 +68,16 @@ impl Union {
             }
             return Ok(known);
         }
+        let parts = self.parts_of(dir, name, merged)?;
+        let node = self.table.intern(&key, Some((dir, name)), || parts);
+        if has_alias {
+            self.note_name(dir, name, &node);
+        }
+        Ok(node)
+    }
+
+    /// What an inode is made of that [`Union::merge`] found as `name` in `dir`.
+    pub(crate) fn parts_of(&self, dir: &Arc<Inode>, name: &Name, merged: Merged) -> Result<Parts> {
         let st_ino = self.st_ino_of(&merged)?;
         let name = merged.keep_name(name);
         let upper = match (&merged.upper, dir.upper()) {
@@ -83,7 +93,7 @@ impl Union {
             .needs_link(&merged)
             .then(|| self.link_to(dir, name.clone()))
             .transpose()?;
-        let node = self.table.intern(&key, || Parts {
+        Ok(Parts {
             kind: merged.kind(),
             st_ino,
             upper,
@@ -92,11 +102,7 @@ impl Union {
             impure: merged.impure,
             link,
             index: merged.index.into_state(),
-        });
-        if has_alias {
-            self.note_name(dir, &name, &node);
-        }
-        Ok(node)
+        })
     }
 
     /// The object of what was found as `name` in an upper directory.
@@ -119,7 +125,7 @@ impl Union {
     }
 
     /// A known upper object may have been found under a further name.
-    fn note_name(&self, dir: &Arc<Inode>, name: &Name, node: &Inode) {
+    fn note_name(&self, dir: &Arc<Inode>, name: &Name, node: &Arc<Inode>) {
         if node.kind == Kind::Dir {
             return;
         }
@@ -132,6 +138,7 @@ impl Union {
             if !known {
                 let mut place = obj.place_mut();
                 place.add_name(dir_obj, name.to_owned());
+                self.journal_name(dir, name, node);
                 place.pinned = None;
             }
         }

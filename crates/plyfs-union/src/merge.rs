@@ -161,6 +161,29 @@ impl Union {
                 }
             }
         }
+        self.merge_below(dir, name, search)
+    }
+
+    /// The merge of an upper object that has lost the name `name` in `dir`.
+    pub(crate) fn merge_given(
+        &self,
+        dir: &Arc<Inode>,
+        name: &Name,
+        at: At<'_>,
+        found: Stat,
+    ) -> Result<Merged> {
+        let mut search = Search::new();
+        self.take_upper(dir, &mut search, at, found)?;
+        let merged = self.merge_below(dir, name, search)?;
+        merged.ok_or(Error::NotFound)
+    }
+
+    fn merge_below(
+        &self,
+        dir: &Arc<Inode>,
+        name: &Name,
+        mut search: Search,
+    ) -> Result<Option<Merged>> {
         if !search.stop && dir.has_lower() {
             self.search_lowers(dir, name, &mut search)?;
         }

@@ -29,10 +29,19 @@ pub(crate) struct Victim {
     last: bool,
 }
 
+impl Drop for Victim {
+    /// The name has not gone, and nobody pins the object.
+    fn drop(&mut self) {
+        if let (Some(_pin), Some(journal)) = (&self.pin, self.inode.journal()) {
+            journal.pin(self.inode.id, None);
+        }
+    }
+}
+
 impl Victim {
-    /// Opens a pin if `name` in `dir` is the last name of the object. The caller holds the place
-    /// for writing until the name has gone, so that two names that go at once cannot each count
-    /// on the other.
+    /// Opens a pin if `name` in `dir` is the last name of the object, or the one by which the
+    /// journal has it. The caller holds the place for writing until the name has gone, so that two
+    /// names that go at once cannot each count on the other.
     pub(crate) fn keep(
         &mut self,
         union: &Union,
@@ -41,7 +50,8 @@ impl Victim {
         name: &Name,
     ) -> Result<()> {
         let other = |(d, n): &(Arc<Obj>, NameBuf)| d.id() != dir.id() || **n != *name;
-        if place.pinned.is_none() && !place.names.iter().any(other) {
+        let last = !place.names.iter().any(other);
+        if place.pinned.is_none() && (last || union.is_journaled_at(&self.inode, dir, name)) {
             let open = union.files.get(self.inode.id);
             self.pin = match open.filter(|f| f.serves(LayerIdx::UPPER, false)) {
                 Some(file) => Some(file.shared()),
@@ -51,6 +61,9 @@ impl Victim {
                     Some(Arc::new(pin))
                 }
             };
+            if let Some(pin) = &self.pin {
+                union.journal_pin(&self.inode, pin);
+            }
         }
         Ok(())
     }
@@ -60,7 +73,7 @@ impl Victim {
     pub(crate) fn leave(&mut self, place: &mut Place, dir: &Obj, name: &Name) {
         place.remove_name(dir, name);
         self.last = place.names.is_empty();
-        if self.last && place.pinned.is_none() {
+        if place.pinned.is_none() {
             place.pinned = self.pin.take();
         }
     }
@@ -72,6 +85,10 @@ impl Union {
     /// # Errors
     /// ENOENT, EISDIR, EROFS, ENOSPC (a whiteout needs an inode) and the like.
     pub fn unlink(&self, parent: NodeId, name: &[u8]) -> Result<()> {
+        self.or_removed_before(self.unlink_once(parent, name))
+    }
+
+    fn unlink_once(&self, parent: NodeId, name: &[u8]) -> Result<()> {
         let name = Name::new(name)?;
         let dir = self.inode(parent)?;
         self.may_drop_names(&dir)?;
@@ -197,6 +214,9 @@ impl Union {
             return Ok(None);
         };
         let last = inode.upper().is_none();
+        if let Some(journal) = self.table.journal().filter(|_| last) {
+            journal.loses_name(inode.id);
+        }
         Ok(Some(Victim {
             inode,
             pin: None,
@@ -231,6 +251,10 @@ impl Union {
     /// # Errors
     /// ENOENT, ENOTDIR, ENOTEMPTY, EBUSY, EROFS, ENOSPC and the like.
     pub fn rmdir(&self, parent: NodeId, name: &[u8]) -> Result<()> {
+        self.or_removed_before(self.rmdir_once(parent, name))
+    }
+
+    fn rmdir_once(&self, parent: NodeId, name: &[u8]) -> Result<()> {
         let name = Name::new(name)?;
         let dir = self.inode(parent)?;
         self.may_drop_names(&dir)?;

@@ -67,6 +67,9 @@ impl Union {
         new_name: &[u8],
         flags: Rename,
     ) -> Result<()> {
+        if self.has_moved_before() {
+            return Ok(());
+        }
         if flags.contains(Rename::WHITEOUT) || flags.bits() & !7 != 0 {
             return Err(Error::Invalid("rename flags"));
         }
@@ -188,11 +191,14 @@ impl Union {
             if let (Some(victim), Some(place)) = (&mut victim, places.of(victim_obj.as_ref())) {
                 victim.keep(self, place, &arrival.new_dir, new.name)?;
             }
+            let ends = ((old.dir, old.name), (new.dir, new.name));
+            let moving = self.journal_move(moved, ends.0, ends.1);
             self.rename_over(empty, old, new, flags)?;
             if let (Some(victim), Some(place)) = (&mut victim, places.of(victim_obj.as_ref())) {
                 victim.leave(place, &arrival.new_dir, new.name);
             }
             arrival.enter(&mut places, moved, old, new);
+            moving.done();
         }
         if flags.contains(Rename::EXCHANGE) && !old.lower {
             // The whiteout that came back hides nothing (`ovl_rename()`: cleanup_whiteout).
@@ -316,9 +322,11 @@ impl Union {
         let arrivals = (self.arrival(a, old, new)?, self.arrival(b, new, old)?);
         let mut places = Places::hold(a.upper(), b.upper());
         let ends = ((old.dir, old.name), (new.dir, new.name));
+        let moving = self.journal_exchange((a, b), ends.0, ends.1);
         self.rename_upper(ends.0, ends.1, Rename::EXCHANGE)?;
         arrivals.0.enter(&mut places, a, old, new);
         arrivals.1.enter(&mut places, b, new, old);
+        moving.done();
         Ok(())
     }
 

@@ -1,12 +1,12 @@
 //! The layers in their order, and what they can do together.
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use plyfs_format::ino::Xino;
 use plyfs_format::names::XattrNamespace;
 use plyfs_format::opaque::Opaque;
 use plyfs_format::origin::Origin;
-use plyfs_layer::{Deletions, LayerIdx, LayerRoot, Obj, Upper, dir_marks};
+use plyfs_layer::{Caps, Deletions, LayerIdx, LayerRoot, Obj, Upper, dir_marks};
 use plyfs_sys::stat::{LayerIno, Stat};
 use plyfs_sys::{At, Result, SysError, process};
 
@@ -21,6 +21,8 @@ use crate::owner;
 pub(crate) struct UpperLayer {
     pub(crate) root: Arc<Obj>,
     pub(crate) upper: Upper,
+    /// Open for whoever takes over.
+    _work: OwnedFd,
 }
 
 /// The layers of a merged view; immutable while it lives.
@@ -54,8 +56,8 @@ fn layer_error(path: &std::path::Path) -> impl FnOnce(SysError) -> OpenError + u
 }
 
 impl Stack {
-    /// Opens the stack of a configuration.
-    pub(crate) fn open(config: UnionConfig) -> OpenResult<Self> {
+    /// Opens the stack of a configuration; that of a dead daemon where its `caps` are known.
+    pub(crate) fn open(config: UnionConfig, caps: Option<Caps>) -> OpenResult<Self> {
         let UnionConfig {
             lowers,
             data_only,
@@ -70,7 +72,7 @@ impl Stack {
             .for_each(|root| filesystems.add(root));
         let opened = upper
             .as_ref()
-            .map(|roots| open_upper(roots, &options))
+            .map(|roots| open_upper(roots, &options, caps))
             .transpose()?;
         let deletions = upper.iter().zip(&opened).map(|(r, u)| deletions(r, u));
         let deletes_by_name = deletions.last().transpose()? == Some(Deletions::Names);
@@ -98,6 +100,7 @@ impl Stack {
             upper: upper.zip(opened).map(|(roots, upper)| UpperLayer {
                 root: root_obj(LayerIdx::UPPER, roots.upper),
                 upper,
+                _work: roots.work.into_fd(),
             }),
             lowers: root_objs(0, lowers),
             data_only: root_objs(below, data_only),
@@ -165,8 +168,11 @@ fn deletions(roots: &UpperRoots, upper: &Upper) -> OpenResult<Deletions> {
     by_name::choose(roots.upper.as_fd(), upper.caps).map_err(layer_error(roots.upper.path()))
 }
 
-fn open_upper(roots: &UpperRoots, options: &UnionOptions) -> OpenResult<Upper> {
+fn open_upper(roots: &UpperRoots, options: &UnionOptions, caps: Option<Caps>) -> OpenResult<Upper> {
     let path = roots.work.path();
+    if let Some(caps) = caps {
+        return Upper::take_over(roots.work.as_fd(), caps).map_err(layer_error(path));
+    }
     let upper =
         Upper::open(roots.work.as_fd(), options.xattr_namespace).map_err(layer_error(path))?;
     if options.volatile {

@@ -13,8 +13,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use hashbrown::HashTable;
 use parking_lot::{Mutex, RwLock};
+use plyfs_layer::LayerIdx;
+use plyfs_sys::Name;
 
 use crate::inode::{Inode, Key, KnownBy, NodeId, Parts};
+use crate::journal::{Journal, NewSlot};
 
 const SHARDS: usize = 16;
 
@@ -28,6 +31,8 @@ pub struct Table {
     next: AtomicU64,
     second: RwLock<Second>,
     hasher: RandomState,
+    /// Where inodes are noted for the daemon after this one; it gives out the numbers then.
+    journal: Option<Arc<Journal>>,
 }
 
 /// The inodes that have a second number (see [`crate::opens`]), which are few.
@@ -38,6 +43,8 @@ struct Second {
     /// The inode, by its second number.
     inodes: HashMap<NodeId, Arc<Inode>>,
 }
+/// Numbers of inodes that the journal has no room for begin here.
+const BEYOND: u64 = 1 << 62;
 
 /// A counted reference: dropping it gives the count back.
 #[derive(Debug)]
@@ -60,6 +67,11 @@ impl InodeRef {
             table: Arc::clone(table),
             inode,
         }
+    }
+
+    /// The journal of the mount, if it has one.
+    pub(crate) fn journal(&self) -> Option<&Journal> {
+        self.table.journal()
     }
 
     /// Hands the count to the kernel: it comes back by [`Table::forget`].
@@ -145,14 +157,25 @@ fn take_out(shard: &Shard, hash: u64, inode: &Arc<Inode>) {
 impl Table {
     /// An empty table; the first inode made becomes the root.
     #[must_use]
-    pub fn new() -> Arc<Self> {
+    pub fn new(journal: Option<Arc<Journal>>) -> Arc<Self> {
+        let next = if journal.is_some() {
+            BEYOND
+        } else {
+            NodeId::ROOT.0
+        };
         Arc::new(Self {
             by_key: std::array::from_fn(|_| Mutex::default()),
             by_id: std::array::from_fn(|_| Mutex::default()),
-            next: AtomicU64::new(NodeId::ROOT.0),
+            next: AtomicU64::new(next),
             second: RwLock::default(),
             hasher: RandomState::new(),
+            journal,
         })
+    }
+
+    /// The journal of the mount, if it has one.
+    pub(crate) fn journal(&self) -> Option<&Journal> {
+        self.journal.as_deref()
     }
 
     fn key_hash(&self, key: &Key) -> u64 {
@@ -215,23 +238,85 @@ impl Table {
         self.again(inode)
     }
 
-    /// The inode with this key; made of `parts` if it is not known.
-    pub(crate) fn intern(self: &Arc<Self>, key: &Key, parts: impl FnOnce() -> Parts) -> InodeRef {
+    /// The inode with this key; made of `parts` if it is not known. `at` is where it was found,
+    /// and None for the root.
+    pub(crate) fn intern(
+        self: &Arc<Self>,
+        key: &Key,
+        at: Option<(&Arc<Inode>, &Name)>,
+        parts: impl FnOnce() -> Parts,
+    ) -> InodeRef {
         let hash = self.key_hash(key);
         let mut shard = self.key_shard(hash).lock();
         if let Some(found) = self.find_in(&shard, hash, key) {
             return found;
         }
-        let id = NodeId(self.next.fetch_add(1, Ordering::Relaxed));
-        let inode = Arc::new(Inode::new(id, self, KnownBy::of(key), parts()));
+        let parts = parts();
+        let id = self.number(&parts, at);
+        let inode = Arc::new(Inode::new(id, self, KnownBy::of(key), parts));
         debug_assert!(inode.has_key(key), "{inode:?} is not {key:?}");
-        self.id_shard(id)
-            .lock()
-            .insert_unique(id_hash(id), Arc::clone(&inode), |i| id_hash(i.id));
+        self.put_by_id(&inode);
         let replaced = self.put_in(&mut shard, hash, &inode);
         drop(shard);
         drop(replaced);
         InodeRef::counted(self, inode)
+    }
+
+    fn put_by_id(&self, inode: &Arc<Inode>) {
+        let id = inode.id;
+        self.id_shard(id)
+            .lock()
+            .insert_unique(id_hash(id), Arc::clone(inode), |i| id_hash(i.id));
+    }
+
+    /// Makes an inode known again that a dead daemon knew by the number `id`. The count is the
+    /// caller's; those of the kernel and of children are added by [`Table::owe`].
+    pub(crate) fn restore(
+        self: &Arc<Self>,
+        id: NodeId,
+        key: Option<&Key>,
+        parts: Parts,
+    ) -> InodeRef {
+        let inode = Arc::new(Inode::new(id, self, KnownBy::Nothing, parts));
+        self.put_by_id(&inode);
+        if let Some(key) = key {
+            self.rekey(&inode, KnownBy::of(key));
+        }
+        InodeRef::counted(self, inode)
+    }
+
+    /// Counts `n` references that somebody else will give back.
+    pub(crate) fn owe(inode: &Inode, n: u64) {
+        inode.refs.fetch_add(n, Ordering::AcqRel);
+    }
+
+    /// A number for a new inode: its place in the journal, which counts on the directory from then
+    /// on, as it is found again by it.
+    fn number(&self, parts: &Parts, at: Option<(&Arc<Inode>, &Name)>) -> NodeId {
+        let beyond = || NodeId(self.next.fetch_add(1, Ordering::Relaxed));
+        let Some(journal) = &self.journal else {
+            return beyond();
+        };
+        let upper = parts.upper.as_ref();
+        let Some(top) = upper.or(parts.lowers.first()) else {
+            return beyond();
+        };
+        // The caller has a count on the directory, so this is never the first.
+        let dir = at.filter(|(dir, _)| revive(dir));
+        let noted = journal.add(&NewSlot {
+            kind: parts.kind,
+            layer: upper.map_or(top.layer(), |_| LayerIdx::UPPER),
+            id: top.id(),
+            st_ino: parts.st_ino,
+            at: dir.map(|(dir, name)| (dir.id, name)),
+        });
+        noted.unwrap_or_else(|| {
+            journal.break_off("too many inodes");
+            if let Some((dir, _)) = dir {
+                self.put(dir, 1);
+            }
+            beyond()
+        })
     }
 
     /// Puts an inode in the place of what has its key and is on its way out.
@@ -273,6 +358,10 @@ impl Table {
 
     /// The kernel gives back `count` lookups of `id`; true when the inode is no longer known.
     pub fn forget(&self, id: NodeId, count: u64) -> bool {
+        if let Some(journal) = &self.journal {
+            // First, so that a kill in between never leaves a count that nobody holds.
+            journal.uncount(id, count);
+        }
         match self.get(id) {
             Some(inode) => self.put(&inode, count),
             None => false,
@@ -282,6 +371,28 @@ impl Table {
     /// Gives back `count` references; the last one takes the inode out. The count never goes
     /// below 0, whatever the kernel says.
     fn put(&self, inode: &Arc<Inode>, count: u64) -> bool {
+        if !self.put_one(inode, count) {
+            return false;
+        }
+        // A loop and not a recursion: users can make trees deeper than a stack.
+        let mut child = inode.id;
+        while let Some(parent) = self.journal.as_ref().and_then(|j| j.remove(child)) {
+            match self.get(parent) {
+                Some(inode) if self.put_one(&inode, 1) => child = parent,
+                _ => break,
+            }
+        }
+        true
+    }
+
+    /// The inode is found at another place from now on, and counts on the directory there.
+    pub(crate) fn moved(&self, old_dir: Option<NodeId>) {
+        if let Some(old) = old_dir.and_then(|dir| self.get(dir)) {
+            self.put(&old, 1);
+        }
+    }
+
+    fn put_one(&self, inode: &Arc<Inode>, count: u64) -> bool {
         let before = inode
             .refs
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| {

@@ -2,15 +2,17 @@
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
-use plyfs_layer::{LayerIdx, Reach, dir_marks};
+use plyfs_layer::{Caps, LayerIdx, Reach, dir_marks};
 use plyfs_sys::SysError;
 use plyfs_sys::stat::Kind;
+use plyfs_sys::takeover::number;
 
 use crate::by_name;
 use crate::cache::ByteCache;
 use crate::config::{OpenError, UnionConfig, UnionOptions};
 use crate::files::OpenFiles;
 use crate::inode::{Inode, Key, NodeId, Parts};
+use crate::journal::{Journal, Keep, Request, Ticket};
 use crate::kept_times::KeptTimes;
 use crate::listing::UpperList;
 use crate::lower_index::LowerIndex;
@@ -60,18 +62,50 @@ impl Union {
     /// # Errors
     /// See [`OpenError`].
     pub fn open(config: UnionConfig) -> std::result::Result<Arc<Self>, OpenError> {
+        Self::open_noted(config, None)
+    }
+
+    /// [`Union::open`] with a journal from which another process can take over.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub fn open_noted(
+        config: UnionConfig,
+        journal: Option<Arc<Journal>>,
+    ) -> std::result::Result<Arc<Self>, OpenError> {
+        if let Some(journal) = &journal {
+            note_layers(journal, &config);
+        }
+        let union = Self::assemble(config, journal, None)?;
+        union.announce_marks().map_err(|e| OpenError::Layer {
+            layer: "xattr_permissions: the root of the upper".to_owned(),
+            source: SysError::new("set override_stat xattr", e.errno()),
+        })?;
+        if let (Some(journal), Some(upper)) = (union.table.journal(), &union.stack.upper) {
+            journal.keep_caps(&upper.upper.caps);
+        }
+        union.add_root()?;
+        Ok(Arc::new(union))
+    }
+
+    /// The parts, and nothing known yet. `caps` is what a dead daemon found out of the upper.
+    pub(crate) fn assemble(
+        config: UnionConfig,
+        journal: Option<Arc<Journal>>,
+        caps: Option<Caps>,
+    ) -> std::result::Result<Self, OpenError> {
         let mut options = config.options.clone();
-        let stack = Stack::open(config)?;
+        let stack = Stack::open(config, caps)?;
         if stack.deletes_by_name {
             by_name::without_marks(&mut options);
         }
-        let union = Self {
+        Ok(Self {
             stack,
-            table: Table::new(),
+            times: KeptTimes::new(journal.clone()),
+            table: Table::new(journal),
             reach: Reach::new(options.fd_budget / 2),
             files: OpenFiles::new(options.fd_budget / 2),
             opens: Opens::default(),
-            times: KeptTimes::new(),
             lower_cache: ByteCache::new(options.cache_bytes / 2),
             upper_cache: ByteCache::new(options.cache_bytes / 2),
             upper_dirs: UpperDirs::default(),
@@ -80,17 +114,36 @@ impl Union {
             no_lower: Arc::default(),
             listener: OnceLock::new(),
             options,
+        })
+    }
+
+    /// Begins a request of the kernel on this thread: what is known of it. What a dead daemon has
+    /// counted for its reply is given back.
+    pub fn begin(&self, unique: u64) -> (Ticket<'_>, Request) {
+        let Some(journal) = self.table.journal() else {
+            return (Ticket::none(), Request::Fresh);
         };
-        union.announce_marks().map_err(|e| OpenError::Layer {
-            layer: "xattr_permissions: the root of the upper".to_owned(),
-            source: SysError::new("set override_stat xattr", e.errno()),
-        })?;
-        union.add_root()?;
-        Ok(Arc::new(union))
+        let (ticket, request, counted) = journal.begin_request(unique);
+        for node in counted {
+            self.forget(node, 1);
+        }
+        (ticket, request)
+    }
+
+    /// The journal of the mount, if it has one.
+    #[must_use]
+    pub fn journal(&self) -> Option<&Journal> {
+        self.table.journal()
     }
 
     /// The root stays known for the life of the view.
     fn add_root(&self) -> std::result::Result<(), OpenError> {
+        let (key, parts) = self.root()?;
+        self.table.intern(&key, None, || parts).leak();
+        Ok(())
+    }
+
+    pub(crate) fn root(&self) -> std::result::Result<(Key, Parts), OpenError> {
         let upper = self.stack.upper.as_ref().map(|u| Arc::clone(&u.root));
         let lowers: LowerObjs = self.stack.lowers.iter().cloned().collect();
         let top = upper
@@ -122,8 +175,7 @@ impl Union {
             link: None,
             index: None,
         };
-        self.table.intern(&key, || parts).leak();
-        Ok(())
+        Ok((key, parts))
     }
 
     /// Who is told about changes of attributes. Only the first one counts.
@@ -134,6 +186,9 @@ impl Union {
     pub(crate) fn invalidate(&self, node: NodeId) {
         if let Some(listener) = self.listener.get() {
             listener.attributes(node);
+        }
+        if let Some(journal) = self.table.journal() {
+            journal.told(node);
         }
     }
 
@@ -232,5 +287,15 @@ impl Union {
     #[must_use]
     pub fn upper_layer(&self) -> Option<LayerIdx> {
         self.stack.upper.as_ref().map(|u| u.root.layer())
+    }
+}
+
+/// The layers keep their numbers as long as the view lives, and longer if it is killed.
+fn note_layers(journal: &Journal, config: &UnionConfig) {
+    journal.keep(Keep::Lower, config.lowers.iter().map(number));
+    journal.keep(Keep::DataOnly, config.data_only.iter().map(number));
+    if let Some(roots) = &config.upper {
+        journal.keep(Keep::Upper, [number(&roots.upper)]);
+        journal.keep(Keep::Work, [number(&roots.work)]);
     }
 }

@@ -81,9 +81,19 @@ impl Union {
         self.copy_up(&inode, DataNeed::AttributesOnly)?;
         let disk = self.stack.xattr_to_disk(LayerIdx::UPPER, name);
         let obj = Arc::clone(inode.upper().ok_or(Error::ReadOnly)?);
+        let was_there = match flags.contains(SetFlags::CREATE) {
+            true => self.journal_was_there(&obj, &disk)?,
+            false => None,
+        };
         let set = || {
-            self.reach
-                .with(&obj, |at| xattr::set(at, &disk, &value, flags))
+            let set = self
+                .reach
+                .with(&obj, |at| xattr::set(at, &disk, &value, flags));
+            match set {
+                // A daemon that died has set it.
+                Err(e) if e.errno() == Errno::EEXIST && was_there == Some(false) => Ok(()),
+                other => other,
+            }
         };
         if name == CAPABILITY {
             // A store of pages that is in progress would take off what is set now.
@@ -144,6 +154,11 @@ impl Union {
             self.copy_up(&inode, DataNeed::AttributesOnly)?;
         }
         let obj = Arc::clone(inode.upper().ok_or(Error::ReadOnly)?);
-        Ok(self.reach.with(&obj, |at| xattr::remove(at, &disk))?)
+        let was_there = self.journal_was_there(&obj, &disk)?;
+        match self.reach.with(&obj, |at| xattr::remove(at, &disk)) {
+            // A daemon that died has removed it.
+            Err(e) if e.errno() == Errno::ENODATA && was_there == Some(true) => Ok(()),
+            other => Ok(other?),
+        }
     }
 }

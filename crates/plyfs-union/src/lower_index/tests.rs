@@ -65,7 +65,7 @@ fn index(specs: &[&str], xwhiteouts: bool) -> LowerIndex {
         config.lowers.push(LayerRoot::open(dir.path()).unwrap());
         dirs.push(dir);
     }
-    let stack = Stack::open(config).unwrap();
+    let stack = Stack::open(config, None).unwrap();
     let reach = Reach::new(16);
     Builder::new(&reach, &stack).build(&stack.lowers).unwrap()
 }

@@ -52,20 +52,20 @@ fn parts_of(kind: Kind, ino: u64, text: &str, link: Option<Link>) -> Parts {
 }
 
 fn dir(table: &Arc<Table>, ino: u64, link: Option<Link>) -> InodeRef {
-    table.intern(&key(ino), || parts_of(Kind::Dir, ino, "d", link))
+    table.intern(&key(ino), None, || parts_of(Kind::Dir, ino, "d", link))
 }
 
 fn file(table: &Arc<Table>, ino: u64) -> InodeRef {
-    table.intern(&key(ino), || parts_of(Kind::File, ino, "f", None))
+    table.intern(&key(ino), None, || parts_of(Kind::File, ino, "f", None))
 }
 
 fn linked(table: &Arc<Table>, ino: u64, text: &str) -> InodeRef {
-    table.intern(&alias(text), || parts_of(Kind::File, ino, text, None))
+    table.intern(&alias(text), None, || parts_of(Kind::File, ino, text, None))
 }
 
 #[test]
 fn the_first_inode_is_the_root_and_numbers_never_come_again() {
-    let table = Table::new();
+    let table = Table::new(None);
     let root = dir(&table, 1, None);
     assert_eq!(root.id, NodeId::ROOT);
     let first = file(&table, 2).id;
@@ -79,10 +79,10 @@ fn the_first_inode_is_the_root_and_numbers_never_come_again() {
 
 #[test]
 fn one_key_is_one_inode() {
-    let table = Table::new();
+    let table = Table::new(None);
     let made = Cell::new(0);
     let intern = || {
-        table.intern(&key(1), || {
+        table.intern(&key(1), None, || {
             made.set(made.get() + 1);
             parts_of(Kind::File, 1, "f", None)
         })
@@ -100,7 +100,7 @@ fn one_key_is_one_inode() {
 
 #[test]
 fn every_count_goes_back_once() {
-    let table = Table::new();
+    let table = Table::new(None);
     let node = file(&table, 1);
     let id = node.id;
     table.again(&node).unwrap().leak();
@@ -117,7 +117,7 @@ fn every_count_goes_back_once() {
 
 #[test]
 fn a_forget_of_too_many_ends_at_zero() {
-    let table = Table::new();
+    let table = Table::new(None);
     let node = file(&table, 1);
     let id = node.id;
     node.leak();
@@ -127,7 +127,7 @@ fn a_forget_of_too_many_ends_at_zero() {
 
 #[test]
 fn what_was_leaked_and_forgotten_is_freed() {
-    let table = Table::new();
+    let table = Table::new(None);
     let node = file(&table, 1);
     let weak = Arc::downgrade(&node);
     let id = node.id;
@@ -138,7 +138,7 @@ fn what_was_leaked_and_forgotten_is_freed() {
 
 #[test]
 fn a_child_keeps_its_parents_known() {
-    let table = Table::new();
+    let table = Table::new(None);
     let mut parent = dir(&table, 1, None);
     let mut ids = vec![parent.id];
     for ino in 2..100 {
@@ -157,7 +157,7 @@ fn a_child_keeps_its_parents_known() {
 
 #[test]
 fn a_new_key_takes_the_place_of_the_old() {
-    let table = Table::new();
+    let table = Table::new(None);
     let node = file(&table, 1);
     node.rise(obj(LayerIdx::UPPER, 2, "f"));
     assert!(table.find(&upper_key(2)).is_none());
@@ -176,7 +176,7 @@ fn a_new_key_takes_the_place_of_the_old() {
 
 #[test]
 fn an_inode_without_key_leaves_the_key_of_its_successor() {
-    let table = Table::new();
+    let table = Table::new(None);
     let old = file(&table, 1);
     table.rekey(&old, KnownBy::Nothing);
     // The inode number of the layer is used again while the old one is held.
@@ -187,7 +187,7 @@ fn an_inode_without_key_leaves_the_key_of_its_successor() {
 
 #[test]
 fn the_last_count_and_a_new_lookup_race_without_loss() {
-    let table = Table::new();
+    let table = Table::new(None);
     std::thread::scope(|scope| {
         for _ in 0..4 {
             scope.spawn(|| {
@@ -212,7 +212,7 @@ fn the_last_count_and_a_new_lookup_race_without_loss() {
 
 #[test]
 fn maps_that_grow_and_keys_that_change_lose_nothing() {
-    let table = Table::new();
+    let table = Table::new(None);
     let files: Vec<InodeRef> = (0..2000).map(|ino| file(&table, ino)).collect();
     let linked: Vec<InodeRef> = (0..2000)
         .map(|i| linked(&table, i, &format!("n{i}")))

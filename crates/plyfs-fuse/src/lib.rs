@@ -11,6 +11,7 @@ mod buffers;
 mod convert;
 mod counts;
 mod guard;
+mod hello;
 mod notify;
 mod ops;
 mod raw_reply;

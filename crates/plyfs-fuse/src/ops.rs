@@ -11,11 +11,13 @@ use fuser::{
     ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek,
     ReplyOpen, ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
+use plyfs_sys::die;
 use plyfs_sys::io::FileIoctl;
 use plyfs_sys::make::Rename;
 use plyfs_sys::stat::Kind;
 use plyfs_sys::xattr::SetFlags;
-use plyfs_union::{Attr, Caller, Entry, Flow, Found, Make, NodeId, Result, SetAttr, Union};
+use plyfs_union::Request as Asked;
+use plyfs_union::{Attr, Caller, Entry, Flow, Found, Make, NodeId, Result, SetAttr, Ticket, Union};
 
 use crate::backings::{self, OpenOut};
 use crate::buffers::Buffers;
@@ -105,18 +107,42 @@ impl Adapter {
 
     /// Every request passes here: it is counted, a panic stays its own, and one that took long is
     /// named in the log.
-    fn guard(&self, op: Op, node: INodeNo, handler: impl FnOnce()) {
-        self.serve(op, node, weight(op), handler);
+    fn guard(&self, req: &Request, op: Op, node: INodeNo, handler: impl FnOnce(&Ticket<'_>)) {
+        self.serve(op, node, weight(op), || self.attend(req, op, handler));
     }
 
     /// [`Adapter::guard`] for a request that moves `size` bytes of data.
-    fn guard_sized(&self, op: Op, node: INodeNo, size: usize, handler: impl FnOnce()) {
+    fn guard_sized(
+        &self,
+        req: &Request,
+        op: Op,
+        node: INodeNo,
+        size: usize,
+        handler: impl FnOnce(&Ticket<'_>),
+    ) {
         let weight = if size < BULK {
             Weight::Short
         } else {
             Weight::Bulky
         };
-        self.serve(op, node, weight, handler);
+        self.serve(op, node, weight, || self.attend(req, op, handler));
+    }
+
+    /// Notes the request for as long as it has no reply; one that has crashed daemons is refused.
+    fn attend(&self, req: &Request, op: Op, handler: impl FnOnce(&Ticket<'_>)) {
+        let (ticket, known) = self.union.begin(req.unique().0);
+        if known == Asked::Crasher {
+            tracing::error!(
+                "{} crashed one daemon after the other; it is answered with EIO",
+                op.name()
+            );
+            // The reply it owns is dropped unsent, which answers EIO.
+            drop(handler);
+        } else {
+            die::enter(op.name());
+            handler(&ticket);
+            die::leave();
+        }
     }
 
     fn serve(&self, op: Op, node: INodeNo, weight: Weight, handler: impl FnOnce()) {
@@ -154,12 +180,12 @@ impl Adapter {
         req: &Request,
         node: INodeNo,
         reply: ReplyEntry,
-        result: Result<Entry>,
+        (result, ticket): (Result<Entry>, &Ticket<'_>),
     ) {
         match result {
             Ok(entry) => {
                 let sent = self.sent(&entry);
-                self.raw.entry(req.unique().0, reply, entry, sent);
+                self.raw.entry(req.unique().0, reply, entry, sent, ticket);
             }
             Err(e) => reply.error(errno(op, node.0, &e)),
         }
@@ -294,6 +320,10 @@ impl Filesystem for Adapter {
                 tracing::debug!("the kernel does not offer {flag:?}");
             }
         }
+        if self.union.journal().is_some() {
+            // Requests that a dead daemon had read are sent again.
+            config.add_capabilities(InitFlags::FUSE_HAS_RESEND).ok();
+        }
         let cached = self.config.data == Data::Cached && self.config.writeback;
         if cached && !self.union.is_read_only() {
             match config.add_capabilities(InitFlags::FUSE_WRITEBACK_CACHE) {
@@ -310,11 +340,11 @@ impl Filesystem for Adapter {
     }
 
     fn lookup(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        self.guard(Op::Lookup, parent, || {
+        self.guard(req, Op::Lookup, parent, |ticket| {
             match self.union.lookup(NodeId(parent.0), name.as_bytes()) {
                 Ok(Some(entry)) => {
                     let sent = self.sent(&entry);
-                    self.raw.entry(req.unique().0, reply, entry, sent);
+                    self.raw.entry(req.unique().0, reply, entry, sent, ticket);
                 }
                 Ok(None) => self.raw.negative(req.unique().0, reply, self.ttl()),
                 Err(e) => reply.error(errno("lookup", parent.0, &e)),
@@ -324,13 +354,13 @@ impl Filesystem for Adapter {
 
     /// Also called by fuser for each inode of a BATCH_FORGET.
     fn forget(&self, _req: &Request, ino: INodeNo, nlookup: u64) {
-        self.guard(Op::Forget, ino, || {
+        self.serve(Op::Forget, ino, weight(Op::Forget), || {
             self.union.forget(NodeId(ino.0), nlookup)
         });
     }
 
-    fn getattr(&self, _req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
-        self.guard(Op::Getattr, ino, || {
+    fn getattr(&self, req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
+        self.guard(req, Op::Getattr, ino, |_| {
             self.send_attr("getattr", ino, reply, self.union.getattr(NodeId(ino.0)));
         });
     }
@@ -363,14 +393,14 @@ impl Filesystem for Adapter {
             mtime,
             by_handle: fh.is_some(),
         };
-        self.guard(Op::Setattr, ino, || {
+        self.guard(req, Op::Setattr, ino, |_| {
             let result = self.union.setattr(&caller(req, 0), NodeId(ino.0), &set);
             self.send_attr("setattr", ino, reply, result);
         });
     }
 
-    fn readlink(&self, _req: &Request, ino: INodeNo, reply: ReplyData) {
-        self.guard(Op::Readlink, ino, || {
+    fn readlink(&self, req: &Request, ino: INodeNo, reply: ReplyData) {
+        self.guard(req, Op::Readlink, ino, |_| {
             match self.union.readlink(NodeId(ino.0)) {
                 Ok(target) => reply.data(&target),
                 Err(e) => reply.error(errno("readlink", ino.0, &e)),
@@ -388,13 +418,13 @@ impl Filesystem for Adapter {
         rdev: u32,
         reply: ReplyEntry,
     ) {
-        self.guard(Op::Mknod, parent, || {
+        self.guard(req, Op::Mknod, parent, |ticket| {
             let make = Make::Node(mode, convert::rdev_from_wire(rdev));
             let who = caller(req, umask);
             let result = self
                 .union
                 .make(&who, NodeId(parent.0), name.as_bytes(), make);
-            self.send_entry("mknod", req, parent, reply, result);
+            self.send_entry("mknod", req, parent, reply, (result, ticket));
         });
     }
 
@@ -407,25 +437,25 @@ impl Filesystem for Adapter {
         umask: u32,
         reply: ReplyEntry,
     ) {
-        self.guard(Op::Mkdir, parent, || {
+        self.guard(req, Op::Mkdir, parent, |ticket| {
             let who = caller(req, umask);
             let make = Make::Dir(mode);
             let result = self
                 .union
                 .make(&who, NodeId(parent.0), name.as_bytes(), make);
-            self.send_entry("mkdir", req, parent, reply, result);
+            self.send_entry("mkdir", req, parent, reply, (result, ticket));
         });
     }
 
-    fn unlink(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        self.guard(Op::Unlink, parent, || {
+    fn unlink(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        self.guard(req, Op::Unlink, parent, |_| {
             let result = self.union.unlink(NodeId(parent.0), name.as_bytes());
             empty("unlink", parent, reply, result);
         });
     }
 
-    fn rmdir(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        self.guard(Op::Rmdir, parent, || {
+    fn rmdir(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        self.guard(req, Op::Rmdir, parent, |_| {
             let result = self.union.rmdir(NodeId(parent.0), name.as_bytes());
             empty("rmdir", parent, reply, result);
         });
@@ -439,19 +469,19 @@ impl Filesystem for Adapter {
         target: &Path,
         reply: ReplyEntry,
     ) {
-        self.guard(Op::Symlink, parent, || {
+        self.guard(req, Op::Symlink, parent, |ticket| {
             let make = Make::Symlink(target.as_os_str().as_bytes());
             let who = caller(req, 0);
             let result = self
                 .union
                 .make(&who, NodeId(parent.0), name.as_bytes(), make);
-            self.send_entry("symlink", req, parent, reply, result);
+            self.send_entry("symlink", req, parent, reply, (result, ticket));
         });
     }
 
     fn rename(
         &self,
-        _req: &Request,
+        req: &Request,
         parent: INodeNo,
         name: &OsStr,
         newparent: INodeNo,
@@ -459,7 +489,7 @@ impl Filesystem for Adapter {
         flags: RenameFlags,
         reply: ReplyEmpty,
     ) {
-        self.guard(Op::Rename, parent, || {
+        self.guard(req, Op::Rename, parent, |_| {
             let flags = Rename::from_bits_retain(flags.bits());
             let from = (NodeId(parent.0), name.as_bytes());
             let to = (NodeId(newparent.0), newname.as_bytes());
@@ -476,17 +506,17 @@ impl Filesystem for Adapter {
         newname: &OsStr,
         reply: ReplyEntry,
     ) {
-        self.guard(Op::Link, ino, || {
+        self.guard(req, Op::Link, ino, |ticket| {
             let (node, dir) = (NodeId(ino.0), NodeId(newparent.0));
             let result = self.union.link(node, dir, newname.as_bytes());
-            self.send_entry("link", req, ino, reply, result);
+            self.send_entry("link", req, ino, reply, (result, ticket));
         });
     }
 
     /// Without passthrough ENOSYS once: from then on the kernel opens files by itself
     /// (`fuse_file_open()`).
     fn open(&self, req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        self.guard(Op::Open, ino, || {
+        self.guard(req, Op::Open, ino, |_| {
             if !self.union.passes_through() {
                 return reply.error(Errno::ENOSYS);
             }
@@ -505,7 +535,7 @@ impl Filesystem for Adapter {
 
     fn release(
         &self,
-        _req: &Request,
+        req: &Request,
         ino: INodeNo,
         fh: FileHandle,
         _flags: OpenFlags,
@@ -513,7 +543,7 @@ impl Filesystem for Adapter {
         _flush: bool,
         reply: ReplyEmpty,
     ) {
-        self.guard(Op::Release, ino, || {
+        self.guard(req, Op::Release, ino, |_| {
             let writes = backings::was_for_writing(fh.0);
             self.union.release(NodeId(ino.0), writes);
             reply.ok();
@@ -522,7 +552,7 @@ impl Filesystem for Adapter {
 
     fn read(
         &self,
-        _req: &Request,
+        req: &Request,
         ino: INodeNo,
         _fh: FileHandle,
         offset: u64,
@@ -531,7 +561,7 @@ impl Filesystem for Adapter {
         _lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        self.guard_sized(Op::Read, ino, size as usize, || {
+        self.guard_sized(req, Op::Read, ino, size as usize, |_| {
             self.buffers.with(size as usize, |buf| {
                 match self.union.read(NodeId(ino.0), offset, buf) {
                     Ok(n) => reply.data(&buf[..n]),
@@ -553,7 +583,7 @@ impl Filesystem for Adapter {
         _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        self.guard_sized(Op::Write, ino, data.len(), || {
+        self.guard_sized(req, Op::Write, ino, data.len(), |_| {
             let node = NodeId(ino.0);
             let result = if write_flags.contains(WriteFlags::FUSE_WRITE_CACHE) {
                 self.union
@@ -578,24 +608,24 @@ impl Filesystem for Adapter {
     /// ENOSYS once: nothing is held back that a close could flush.
     fn flush(
         &self,
-        _req: &Request,
+        req: &Request,
         ino: INodeNo,
         _fh: FileHandle,
         _lock_owner: LockOwner,
         reply: ReplyEmpty,
     ) {
-        self.guard(Op::Flush, ino, || reply.error(Errno::ENOSYS));
+        self.guard(req, Op::Flush, ino, |_| reply.error(Errno::ENOSYS));
     }
 
     fn fsync(
         &self,
-        _req: &Request,
+        req: &Request,
         ino: INodeNo,
         _fh: FileHandle,
         datasync: bool,
         reply: ReplyEmpty,
     ) {
-        self.guard(Op::Fsync, ino, || {
+        self.guard(req, Op::Fsync, ino, |_| {
             empty(
                 "fsync",
                 ino,
@@ -606,19 +636,19 @@ impl Filesystem for Adapter {
     }
 
     /// ENOSYS once: from then on the kernel opens directories by itself and caches listings.
-    fn opendir(&self, _req: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
-        self.guard(Op::Opendir, ino, || reply.error(Errno::ENOSYS));
+    fn opendir(&self, req: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        self.guard(req, Op::Opendir, ino, |_| reply.error(Errno::ENOSYS));
     }
 
     fn readdir(
         &self,
-        _req: &Request,
+        req: &Request,
         ino: INodeNo,
         _fh: FileHandle,
         offset: u64,
         mut reply: ReplyDirectory,
     ) {
-        self.guard(Op::Readdir, ino, || {
+        self.guard(req, Op::Readdir, ino, |_| {
             let listed = self.union.readdir(NodeId(ino.0), cookie(offset), |e| {
                 let name = OsStr::from_bytes(e.name);
                 if reply.add(INodeNo(e.ino), e.next.0, convert::file_type(e.kind), name) {
@@ -642,11 +672,15 @@ impl Filesystem for Adapter {
         offset: u64,
         reply: ReplyDirectoryPlus,
     ) {
-        self.guard(Op::Readdirplus, ino, || {
+        self.guard(req, Op::Readdirplus, ino, |ticket| {
             match self.list_plus(ino, offset, listing_room(&reply)) {
                 Ok((bytes, sent)) => {
+                    let nodes = || sent.iter().map(|entry| entry.node.id);
+                    nodes().for_each(|node| ticket.count(node));
                     if self.raw.listing(req.unique().0, reply, &bytes) {
                         sent.into_iter().for_each(|entry| entry.node.leak());
+                    } else {
+                        ticket.uncount(nodes());
                     }
                 }
                 Err(e) => reply.error(errno("readdirplus", ino.0, &e)),
@@ -656,13 +690,13 @@ impl Filesystem for Adapter {
 
     fn fsyncdir(
         &self,
-        _req: &Request,
+        req: &Request,
         ino: INodeNo,
         _fh: FileHandle,
         datasync: bool,
         reply: ReplyEmpty,
     ) {
-        self.guard(Op::Fsyncdir, ino, || {
+        self.guard(req, Op::Fsyncdir, ino, |_| {
             empty(
                 "fsyncdir",
                 ino,
@@ -672,8 +706,8 @@ impl Filesystem for Adapter {
         });
     }
 
-    fn statfs(&self, _req: &Request, ino: INodeNo, reply: ReplyStatfs) {
-        self.guard(Op::Statfs, ino, || match self.union.statfs() {
+    fn statfs(&self, req: &Request, ino: INodeNo, reply: ReplyStatfs) {
+        self.guard(req, Op::Statfs, ino, |_| match self.union.statfs() {
             Ok(s) => reply.statfs(
                 s.blocks, s.bfree, s.bavail, s.files, s.ffree, s.bsize, s.namelen, s.frsize,
             ),
@@ -691,7 +725,7 @@ impl Filesystem for Adapter {
         _position: u32,
         reply: ReplyEmpty,
     ) {
-        self.guard(Op::Setxattr, ino, || {
+        self.guard(req, Op::Setxattr, ino, |_| {
             let flags = SetFlags::from_bits_retain(flags);
             let result = self.union.setxattr(
                 &caller(req, 0),
@@ -704,15 +738,15 @@ impl Filesystem for Adapter {
         });
     }
 
-    fn getxattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
-        self.guard(Op::Getxattr, ino, || {
+    fn getxattr(&self, req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        self.guard(req, Op::Getxattr, ino, |_| {
             let result = self.union.getxattr(NodeId(ino.0), name.as_bytes());
             xattr("getxattr", ino, size, reply, result);
         });
     }
 
     fn listxattr(&self, req: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
-        self.guard(Op::Listxattr, ino, || {
+        self.guard(req, Op::Listxattr, ino, |_| {
             xattr(
                 "listxattr",
                 ino,
@@ -724,7 +758,7 @@ impl Filesystem for Adapter {
     }
 
     fn removexattr(&self, req: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        self.guard(Op::Removexattr, ino, || {
+        self.guard(req, Op::Removexattr, ino, |_| {
             let result = self
                 .union
                 .removexattr(&caller(req, 0), NodeId(ino.0), name.as_bytes());
@@ -744,7 +778,7 @@ impl Filesystem for Adapter {
         flags: i32,
         reply: ReplyCreate,
     ) {
-        self.guard(Op::Create, parent, || {
+        self.guard(req, Op::Create, parent, |_| {
             if !self.union.passes_through() {
                 return reply.error(Errno::ENOSYS);
             }
@@ -769,13 +803,13 @@ impl Filesystem for Adapter {
         });
     }
 
-    fn bmap(&self, _req: &Request, ino: INodeNo, _blocksize: u32, _idx: u64, reply: ReplyBmap) {
-        self.guard(Op::Bmap, ino, || reply.error(Errno::ENOSYS));
+    fn bmap(&self, req: &Request, ino: INodeNo, _blocksize: u32, _idx: u64, reply: ReplyBmap) {
+        self.guard(req, Op::Bmap, ino, |_| reply.error(Errno::ENOSYS));
     }
 
     fn ioctl(
         &self,
-        _req: &Request,
+        req: &Request,
         ino: INodeNo,
         _fh: FileHandle,
         _flags: IoctlFlags,
@@ -784,7 +818,7 @@ impl Filesystem for Adapter {
         out_size: u32,
         reply: ReplyIoctl,
     ) {
-        self.guard(Op::Ioctl, ino, || {
+        self.guard(req, Op::Ioctl, ino, |_| {
             let Some(op) = FileIoctl::from_request(cmd) else {
                 return reply.error(Errno::ENOTTY);
             };
@@ -811,7 +845,7 @@ impl Filesystem for Adapter {
     /// ENOSYS once: regular files are always ready.
     fn poll(
         &self,
-        _req: &Request,
+        req: &Request,
         ino: INodeNo,
         _fh: FileHandle,
         _ph: fuser::PollNotifier,
@@ -819,7 +853,7 @@ impl Filesystem for Adapter {
         _flags: fuser::PollFlags,
         reply: ReplyPoll,
     ) {
-        self.guard(Op::Poll, ino, || reply.error(Errno::ENOSYS));
+        self.guard(req, Op::Poll, ino, |_| reply.error(Errno::ENOSYS));
     }
 
     fn fallocate(
@@ -832,7 +866,7 @@ impl Filesystem for Adapter {
         mode: i32,
         reply: ReplyEmpty,
     ) {
-        self.guard(Op::Fallocate, ino, || {
+        self.guard(req, Op::Fallocate, ino, |_| {
             let result =
                 self.union
                     .fallocate(&caller(req, 0), NodeId(ino.0), mode, (offset, length));
@@ -842,14 +876,14 @@ impl Filesystem for Adapter {
 
     fn lseek(
         &self,
-        _req: &Request,
+        req: &Request,
         ino: INodeNo,
         _fh: FileHandle,
         offset: i64,
         whence: i32,
         reply: ReplyLseek,
     ) {
-        self.guard(Op::Lseek, ino, || {
+        self.guard(req, Op::Lseek, ino, |_| {
             match self.union.seek_now(NodeId(ino.0), offset, whence) {
                 Ok(Found::At(at)) => reply.offset(at),
                 Ok(Found::Unsure) => self.seek_elsewhere(ino, offset, whence, reply),
@@ -871,7 +905,7 @@ impl Filesystem for Adapter {
         _flags: CopyFileRangeFlags,
         reply: ReplyWrite,
     ) {
-        self.guard(Op::CopyFileRange, ino_in, || {
+        self.guard(req, Op::CopyFileRange, ino_in, |_| {
             // The reply holds 32 bits; a caller goes on where a short copy ended.
             let len = usize::try_from(len.min(1 << 30)).unwrap_or(1 << 30);
             let (from, to) = (

@@ -12,7 +12,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use plyfs_sys::io;
-use plyfs_union::{Attr, Entry, NodeId};
+use plyfs_union::{Attr, Entry, NodeId, Ticket};
 
 use crate::backings::OpenOut;
 use crate::wire::{ENTRY_OUT, OPEN_OUT, OUT_HEADER, Ttl, Writer};
@@ -42,11 +42,21 @@ impl RawReply {
 
     /// Sends an entry and passes its count to the kernel; if the kernel did not take the reply
     /// (the request was interrupted) the count is given back by dropping it.
-    pub(crate) fn entry(&self, unique: u64, reply: fuser::ReplyEntry, entry: Entry, sent: Sent) {
+    pub(crate) fn entry(
+        &self,
+        unique: u64,
+        reply: fuser::ReplyEntry,
+        entry: Entry,
+        sent: Sent,
+        ticket: &Ticket<'_>,
+    ) {
         let mut w = Writer(Vec::with_capacity(ENTRY_OUT));
         w.entry(sent.node.0, Some(&entry.attr), sent.ttl);
+        ticket.count(entry.node.id);
         if self.send(unique, &w.0) {
             entry.node.leak();
+        } else {
+            ticket.uncount([entry.node.id]);
         }
         std::mem::forget(reply);
     }

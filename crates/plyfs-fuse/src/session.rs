@@ -4,12 +4,12 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use plyfs_sys::process;
-use plyfs_sys::{Errno, SysError};
+use plyfs_sys::{Errno, SysError, alloc, process};
 use plyfs_union::Union;
 
 use crate::backings::KernelBackings;
 use crate::counts::{Op, RequestCounts};
+use crate::hello::{self, Connection};
 use crate::notify::KernelListener;
 use crate::ops::Adapter;
 use crate::raw_reply::RawReply;
@@ -75,6 +75,16 @@ pub struct Session {
     threads: usize,
 }
 
+/// Bytes of the longest request that comes: a WRITE, or an xattr of 64 KiB.
+fn longest_request(union: &Union, max_write: usize) -> usize {
+    const OTHERS: usize = (64 << 10) + 8192;
+    if union.is_read_only() {
+        OTHERS
+    } else {
+        OTHERS.max(max_write + 8192)
+    }
+}
+
 /// So many inodes that were let go are worth looking for memory to give back.
 const MANY_FORGETS: u64 = 10_000;
 
@@ -102,20 +112,50 @@ impl Session {
     /// When the kernel closes the connection or speaks an unsupported protocol; `Unsupported` where
     /// data is to be passed through and the kernel does not let this process.
     pub fn start(union: Arc<Union>, dev_fuse: OwnedFd, config: SessionConfig) -> io::Result<Self> {
+        Self::on(Connection::New, union, dev_fuse, config)
+    }
+
+    /// Goes on with the connection of a daemon that died, from whose journal `union` comes.
+    ///
+    /// # Errors
+    /// When the connection has ended.
+    pub fn take_over(
+        union: Arc<Union>,
+        dev_fuse: OwnedFd,
+        config: SessionConfig,
+    ) -> io::Result<Self> {
+        Self::on(Connection::Inherited, union, dev_fuse, config)
+    }
+
+    fn on(
+        connection: Connection,
+        union: Arc<Union>,
+        dev_fuse: OwnedFd,
+        config: SessionConfig,
+    ) -> io::Result<Self> {
+        let max_write = config.max_write as usize;
         let raw = RawReply::new(dev_fuse.try_clone()?);
         let threads = config.threads.max(1);
         let data = config.data;
-        let connection = dev_fuse.try_clone()?;
+        let for_backings = dev_fuse.try_clone()?;
         let seats = Seats::new(dev_fuse.try_clone()?);
         let adapter = Adapter::new(Arc::clone(&union), raw, config, Arc::clone(&seats));
         let counts = Arc::clone(adapter.counts());
         let mut fuser_config = fuser::Config::default();
         fuser_config.acl = fuser::SessionACL::All;
         fuser_config.n_threads = Some(threads);
-        let acl = fuser::SessionACL::All;
-        let inner = fuser::Session::from_fd(adapter, dev_fuse, acl, fuser_config)?;
+        let inner = match union.journal() {
+            Some(journal) => {
+                alloc::fetch_ahead(longest_request(&union, max_write));
+                hello::shake_hands(adapter, &dev_fuse, fuser_config, journal, connection)?
+            }
+            None => {
+                let acl = fuser::SessionACL::All;
+                fuser::Session::from_fd(adapter, dev_fuse, acl, fuser_config)?
+            }
+        };
         if data == Data::Passthrough {
-            let backings = KernelBackings::try_on(connection).map_err(no_passthrough)?;
+            let backings = KernelBackings::try_on(for_backings).map_err(no_passthrough)?;
             union.pass_through(Box::new(backings));
         }
         union.set_listener(Box::new(KernelListener::new(inner.notifier())));

@@ -1,15 +1,31 @@
 //! Running in the background: the parent waits until the mount answers or the reason why not.
 use std::io::{PipeWriter, Read, Write};
 
+use std::collections::BTreeSet;
+
 use plyfs_sys::process::{self, Child, Fork};
+use plyfs_sys::shared::Shared;
 use plyfs_sys::{Errno, SysError};
 
 use crate::error::MountError;
+use crate::holder;
 
 /// First byte of the daemon's message when the mount answers.
 const READY: u8 = b'R';
 /// First byte of the daemon's message when it gives up; the reason follows.
 const FAILED: u8 = b'E';
+
+/// What a daemon is to do.
+#[derive(Debug)]
+pub enum Post {
+    /// Make the mount and serve it; nobody takes over.
+    Alone,
+    /// Make the mount and serve it, noting in this memory what the next one needs.
+    First(Shared),
+    /// Go on where one that died has left off. The descriptors that were open before it are this
+    /// process's own.
+    Next(Shared, BTreeSet<i32>),
+}
 
 /// Tells whoever waits that the mount answers.
 #[derive(Debug)]
@@ -53,12 +69,14 @@ fn sys(call: &'static str, e: &std::io::Error) -> SysError {
     SysError::new(call, Errno::from_raw(e.raw_os_error().unwrap_or(0)))
 }
 
-/// Forks; the child runs `serve` and ends with it, the parent returns once the mount answers.
+/// Forks; the child runs `serve` and ends with it, the parent returns once the mount answers. With
+/// `restart` the child looks after a daemon that runs `serve`, and makes another when it dies.
 ///
 /// # Errors
 /// Why the mount was not made, as the child tells it.
 pub fn in_background(
-    serve: impl FnOnce(&mut Ready) -> Result<(), MountError>,
+    restart: bool,
+    serve: impl FnOnce(&mut Ready, Post) -> Result<(), MountError>,
 ) -> Result<(), MountError> {
     let (mut reader, writer) = std::io::pipe().map_err(|e| sys("pipe2", &e))?;
     match process::fork()? {
@@ -70,7 +88,11 @@ pub fn in_background(
         }
         Fork::Child => {
             drop(reader);
-            let code = run_child(writer, serve);
+            let code = if restart {
+                holder::hold(writer, serve)
+            } else {
+                run_child(Some(writer), Post::Alone, serve)
+            };
             std::process::exit(code);
         }
     }
@@ -108,9 +130,16 @@ fn verdict(message: &[u8], child: &Child) -> Result<(), MountError> {
     }
 }
 
-fn run_child(writer: PipeWriter, serve: impl FnOnce(&mut Ready) -> Result<(), MountError>) -> i32 {
-    let mut ready = Ready { pipe: Some(writer) };
-    let Err(e) = serve(&mut ready) else { return 0 };
+/// Serves to the end; answers the exit status.
+pub(crate) fn run_child(
+    writer: Option<PipeWriter>,
+    post: Post,
+    serve: impl FnOnce(&mut Ready, Post) -> Result<(), MountError>,
+) -> i32 {
+    let mut ready = Ready { pipe: writer };
+    let Err(e) = serve(&mut ready, post) else {
+        return 0;
+    };
     let mut message = vec![FAILED];
     message.extend_from_slice(e.to_string().as_bytes());
     let told = ready

@@ -5,17 +5,18 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
-use plyfs_fuse::{Ended, Session};
+use plyfs_fuse::{Data, Ended, Session};
 use plyfs_sys::mount::{self, FuseMount, HelperError, MountEntry, Unmount};
-use plyfs_sys::process::{self, REPORT_SIGNAL, StopSignals};
+use plyfs_sys::process::{self, PARENT_ENDED_SIGNAL, REPORT_SIGNAL, StopSignals};
 use plyfs_sys::{Errno, SysError};
-use plyfs_union::Union;
+use plyfs_union::{Journal, Union};
 
 use crate::assemble::{Assembled, Target, assemble};
 use crate::control::in_force;
 use crate::control::server::Teller;
-use crate::daemonize::Ready;
+use crate::daemonize::{Post, Ready};
 use crate::error::MountError;
+use crate::next;
 use crate::spec::{MountSettings, MountSpec};
 use crate::state::{MountState, Published, StoredPath, absolute};
 
@@ -38,11 +39,11 @@ pub fn remount(spec: &MountSpec) -> Result<(), MountError> {
     })
 }
 
-/// Mounts and serves until the mount is taken away.
+/// Mounts, or takes over a mount, and serves until the mount is taken away.
 ///
 /// # Errors
 /// Why the mount was not made or could not be served.
-pub fn serve(mut spec: MountSpec, ready: &mut Ready) -> Result<(), MountError> {
+pub fn serve(mut spec: MountSpec, ready: &mut Ready, post: Post) -> Result<(), MountError> {
     // Before any thread exists, so that every thread inherits it.
     let stop = StopSignals::block()?.and_report()?;
     match process::raise_nofile_limit() {
@@ -52,18 +53,50 @@ pub fn serve(mut spec: MountSpec, ready: &mut Ready) -> Result<(), MountError> {
         }
         Err(e) => tracing::warn!("the limit of open files stays as it is: {e}"),
     }
+    let serving = match post {
+        Post::Alone => begin(&mut spec, None, ready)?,
+        Post::First(memory) => begin(&mut spec, Some(Journal::begin(memory)), ready)?,
+        Post::Next(memory, mine) => Some(next::take_over(&spec, memory, &mine)?),
+    };
+    match serving {
+        Some(serving) => go_on(&spec, ready, stop, serving),
+        None => Ok(()),
+    }
+}
+
+/// A mount that is about to be served.
+pub(crate) struct Serving {
+    pub(crate) union: Arc<Union>,
+    pub(crate) session: Session,
+    pub(crate) mounted: Arc<Mounted>,
+    pub(crate) published: Option<Published>,
+    pub(crate) state: MountState,
+    pub(crate) since: Instant,
+    /// Held until the end: locks, and the connection under the number that the journal has.
+    pub(crate) held: Vec<OwnedFd>,
+}
+
+/// Makes the mount. None when it was taken away before the first request, which for a process in
+/// the foreground is an end like any other.
+fn begin(
+    spec: &mut MountSpec,
+    journal: Option<Arc<Journal>>,
+    ready: &Ready,
+) -> Result<Option<Serving>, MountError> {
     let Assembled {
         config,
         locks,
         target,
         stack_depth,
-    } = assemble(&spec)?;
+    } = assemble(spec)?;
     spec.session.stack_depth = stack_depth;
     if config.upper.is_none() {
         spec.settings.flags.insert(mount::MountFlags::RDONLY);
     }
-    let state = describe(&spec, &target);
-    let union = Union::open(config)?;
+    let state = describe(spec, &target);
+    // Opens and backing files of a passed-through connection are in no journal yet.
+    let journal = journal.filter(|_| spec.session.data == Data::Cached);
+    let union = Union::open_noted(config, journal)?;
     let (dev, mounted) = match connect(target, &spec.settings) {
         Ok(connected) => connected,
         Err(e) => {
@@ -73,10 +106,20 @@ pub fn serve(mut spec: MountSpec, ready: &mut Ready) -> Result<(), MountError> {
     };
     let mounted = Arc::new(mounted);
     // Before the first answer: who sees the mount work can ask about it.
-    let mut published = mounted
+    let published = mounted
         .entry
         .as_ref()
         .and_then(|e| Published::publish(e.dev, &state));
+    let mut held = locks;
+    if let Some(journal) = union.journal() {
+        held.push(next::keep(
+            journal,
+            &held,
+            &dev,
+            &mounted,
+            published.as_ref(),
+        )?);
+    }
     let session = match Session::start(union.clone(), dev, spec.session.clone()) {
         Ok(session) => session,
         Err(e) => {
@@ -86,10 +129,8 @@ pub fn serve(mut spec: MountSpec, ready: &mut Ready) -> Result<(), MountError> {
                 published.withdraw();
             }
             close_unused(&union);
-            // Unmounted before the first request: for a process in the foreground an end like
-            // any other.
             if gone && !ready.is_awaited() {
-                return Ok(());
+                return Ok(None);
             }
             return Err(match e.kind() {
                 std::io::ErrorKind::Unsupported => MountError::Passthrough(e),
@@ -101,19 +142,49 @@ pub fn serve(mut spec: MountSpec, ready: &mut Ready) -> Result<(), MountError> {
         let raised = mount::raise_readahead(entry.dev, READAHEAD_KIB);
         tracing::debug!(raised, "readahead");
     }
+    Ok(Some(Serving {
+        union,
+        session,
+        mounted,
+        published,
+        state,
+        since: Instant::now(),
+        held,
+    }))
+}
+
+/// Serves to the end, and leaves nothing behind.
+fn go_on(
+    spec: &MountSpec,
+    ready: &mut Ready,
+    stop: StopSignals,
+    serving: Serving,
+) -> Result<(), MountError> {
+    let Serving {
+        union,
+        session,
+        mounted,
+        mut published,
+        state,
+        since,
+        held,
+    } = serving;
     let teller = Arc::new(Teller {
         state,
         data_only: spec.data_only.iter().map(|p| absolute(p)).collect(),
-        options: in_force::options(&spec, &union),
+        options: in_force::options(spec, &union),
         read_only: spec.is_read_only(),
         counts: session.counts(),
         union: Arc::downgrade(&union),
-        since: Instant::now(),
+        since,
     });
     if let Some(published) = &mut published {
         published.answer(Arc::clone(&teller));
     }
     watch_signals(stop, Arc::clone(&mounted), teller);
+    if let Some(journal) = union.journal() {
+        next::replaceable(journal, &union);
+    }
     let served = match ready.announce() {
         Ok(()) => session.run().map_err(MountError::Session),
         Err(e) => Err(e),
@@ -127,7 +198,7 @@ pub fn serve(mut spec: MountSpec, ready: &mut Ready) -> Result<(), MountError> {
         mounted.leave();
     }
     drop(union);
-    drop(locks);
+    drop(held);
     if let Some(published) = published {
         published.withdraw();
     }
@@ -141,7 +212,7 @@ fn close_unused(union: &Union) {
     }
 }
 
-fn describe(spec: &MountSpec, target: &Target) -> MountState {
+pub(crate) fn describe(spec: &MountSpec, target: &Target) -> MountState {
     let mountpoint = match target {
         Target::Directory { path, .. } => StoredPath::new(path),
         Target::Inherited(_) => StoredPath::new(&spec.mountpoint),
@@ -152,6 +223,7 @@ fn describe(spec: &MountSpec, target: &Target) -> MountState {
         lowers: spec.lowers.iter().map(|p| absolute(p)).collect(),
         upper: spec.upper.as_deref().map(absolute),
         work: spec.work.as_deref().map(absolute),
+        restarts: 0,
     }
 }
 
@@ -216,11 +288,11 @@ fn helper_error(e: HelperError, path: &std::path::Path) -> MountError {
 
 /// Our mount in the tree of mounts.
 #[derive(Debug)]
-struct Mounted {
+pub(crate) struct Mounted {
     /// None for a connection that somebody else has mounted.
-    path: Option<PathBuf>,
+    pub(crate) path: Option<PathBuf>,
     /// None where /proc is not there to tell.
-    entry: Option<MountEntry>,
+    pub(crate) entry: Option<MountEntry>,
 }
 
 impl Mounted {
@@ -285,6 +357,10 @@ fn watch_signals(stop: StopSignals, mounted: Arc<Mounted>, teller: Arc<Teller>) 
                     let report = teller.report();
                     drop(std::io::stderr().write_all(report.as_bytes()));
                     tracing::info!("{}", report.trim_end().replace('\n', "; "));
+                    continue;
+                }
+                Ok(PARENT_ENDED_SIGNAL) => {
+                    teller.is_unprotected();
                     continue;
                 }
                 Ok(signal) => tracing::info!(signal, "stopping"),

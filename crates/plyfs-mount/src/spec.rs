@@ -47,6 +47,8 @@ pub struct MountSpec {
     pub work: Option<PathBuf>,
     /// Where to mount.
     pub mountpoint: PathBuf,
+    /// A daemon in the background that dies is replaced.
+    pub restart: bool,
     /// Change the flags of the mount that is there instead of making one.
     pub remount: bool,
     /// Behaviour of the merged view.
@@ -95,6 +97,7 @@ impl MountSpec {
             upper: None,
             work: None,
             mountpoint,
+            restart: true,
             remount: false,
             union: UnionOptions::default(),
             session: SessionConfig::default(),
@@ -165,6 +168,7 @@ impl MountSpec {
             }
             Meaning::NoWriteback => self.session.writeback = false,
             Meaning::Data => self.session.data = data(given)?,
+            Meaning::NoRestart => self.restart = false,
             Meaning::FsName => self.settings.source = OsString::from_vec(given.value()),
             Meaning::Subtype => self.settings.subtype = subtype(given)?,
             Meaning::AllowOther => self.settings.allow_other = true,

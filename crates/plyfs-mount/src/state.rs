@@ -6,15 +6,15 @@
 //! it lies the control socket (see [`crate::control`]).
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, OpenOptions};
-use std::io::{Read, Write};
-use std::os::fd::AsFd;
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use plyfs_sys::open::{self, Access};
-use plyfs_sys::{At, Name, io, mount, process};
+use plyfs_sys::{At, Name, io, mount, process, takeover};
 use serde::{Deserialize, Serialize};
 
 use crate::control::server::{Socket, Teller};
@@ -35,6 +35,9 @@ pub struct MountState {
     pub upper: Option<StoredPath>,
     /// The staging area, absolute.
     pub work: Option<StoredPath>,
+    /// How many daemons of the mount have died and been replaced.
+    #[serde(default)]
+    pub restarts: u64,
 }
 
 /// A path in a JSON string: bytes that are no UTF-8, and `%`, are written `%XX`.
@@ -145,6 +148,51 @@ impl Published {
         })
     }
 
+    /// Goes on with the file and the socket of a daemon that died: the file, and with it the lock,
+    /// stays the same, and says who serves now.
+    ///
+    /// # Errors
+    /// When the file cannot be read or written.
+    pub(crate) fn take_over(
+        dev: (u32, u32),
+        file: OwnedFd,
+        socket: Option<OwnedFd>,
+        restarts: u64,
+    ) -> std::io::Result<(Self, MountState)> {
+        let file = File::from(file);
+        let mut text = Vec::new();
+        (&file).seek(SeekFrom::Start(0))?;
+        (&file).take(MAX_STATE).read_to_end(&mut text)?;
+        let state = MountState {
+            pid: std::process::id(),
+            restarts,
+            ..serde_json::from_slice(&text)?
+        };
+        let mut now = serde_json::to_vec_pretty(&state)?;
+        // Never shorter: blanks behind are as good as nothing, half a text is not.
+        now.resize(now.len().max(text.len()), b' ');
+        file.write_all_at(&now, 0)?;
+        let ino = file.metadata()?.ino();
+        let names = directories()
+            .into_iter()
+            .map(|dir| dir.join(file_name(dev)));
+        let path = names
+            .into_iter()
+            .find(|path| fs::metadata(path).is_ok_and(|m| m.ino() == ino))
+            .ok_or(std::io::ErrorKind::NotFound)?;
+        let published = Self {
+            path,
+            file,
+            socket: socket.map(Socket::take_over),
+        };
+        Ok((published, state))
+    }
+
+    /// The number of the control socket's descriptor.
+    pub(crate) fn socket_number(&self) -> Option<i32> {
+        self.socket.as_ref().map(takeover::number)
+    }
+
     /// Answers at the control socket from now on. Who asked before waits in its queue.
     pub fn answer(&mut self, teller: Arc<Teller>) {
         let Some(socket) = self.socket.take() else {
@@ -179,6 +227,12 @@ impl Published {
     }
 }
 
+impl AsFd for Published {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
 fn publish_in(dir: &Path, path: &Path, text: &[u8]) -> std::io::Result<Published> {
     fs::DirBuilder::new()
         .recursive(true)
@@ -195,6 +249,7 @@ fn publish_in(dir: &Path, path: &Path, text: &[u8]) -> std::io::Result<Published
     }
     // It gets its name when it is locked and complete: whoever finds it sees a live daemon.
     let mut file = OpenOptions::new()
+        .read(true)
         .write(true)
         .create_new(true)
         .mode(0o644)

@@ -21,6 +21,9 @@ use plyfs_mount::compat::CalledAs;
 
 use crate::args::Cli;
 
+#[global_allocator]
+static ALLOCATOR: plyfs_sys::alloc::Allocator = plyfs_sys::alloc::Allocator;
+
 fn main() -> ExitCode {
     let words: Vec<OsString> = std::env::args_os().collect();
     let program = words.first().cloned().unwrap_or_else(|| "plyfs".into());

@@ -1,5 +1,6 @@
 //! The daemon's side: one thread that answers, one question a connection.
 use std::io::{BufRead, BufReader, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
@@ -7,8 +8,8 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use plyfs_fuse::RequestCounts;
-use plyfs_sys::{process, socket, usage};
-use plyfs_union::Union;
+use plyfs_sys::{die, process, socket, usage};
+use plyfs_union::{Journal, Union};
 
 use crate::control::in_force::InForce;
 use crate::control::status::{self, CopyUps, Process, Status};
@@ -56,6 +57,15 @@ impl Teller {
         text
     }
 
+    /// Nobody takes over any more if this process dies.
+    pub fn is_unprotected(&self) {
+        if let Some(union) = self.union.upgrade()
+            && let Some(journal) = union.journal()
+        {
+            journal.is_of_no_use("the process that would replace it has ended");
+        }
+    }
+
     /// Everything about the mount now; None once the view has ended.
     #[must_use]
     pub fn status(&self) -> Option<Status> {
@@ -75,6 +85,7 @@ impl Teller {
             references: stats.references,
             opens: union.passes_through().then(|| union.open_counts().into()),
             process: Process::from(usage::of_this_process()),
+            replaceable: union.journal().is_some_and(Journal::is_whole),
         })
     }
 }
@@ -105,6 +116,12 @@ impl Socket {
         Ok(Self(listener))
     }
 
+    /// Goes on with the socket of a daemon that died. Who has asked meanwhile waits in its queue.
+    #[must_use]
+    pub fn take_over(socket: OwnedFd) -> Self {
+        Self(UnixListener::from(socket))
+    }
+
     /// Answers in a thread of its own until the process ends.
     ///
     /// # Errors
@@ -123,6 +140,12 @@ impl Socket {
         };
         let thread = std::thread::Builder::new().name("control".into());
         thread.spawn(run).map(drop)
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 }
 
@@ -187,6 +210,13 @@ fn reply_to(question: &Question, teller: &Teller) -> Answer {
             Some(status) => answer.status = Some(Box::new(status)),
             None => answer.error = Some("the mount is just ending".to_owned()),
         },
+        // `die REQUEST STEPS`, for the tests of debug builds.
+        other if cfg!(debug_assertions) && other.starts_with("die ") => {
+            let words: Vec<&str> = other.split(' ').collect();
+            if let [_, request, steps] = words[..] {
+                die::arm(request, steps.parse().unwrap_or(0));
+            }
+        }
         other => answer.error = Some(format!("unknown command {other:?}; known: status")),
     }
     answer

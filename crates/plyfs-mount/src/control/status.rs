@@ -39,6 +39,9 @@ pub struct Status {
     pub opens: Option<Opens>,
     /// What the daemon uses.
     pub process: Process,
+    /// Another daemon takes over when this one dies.
+    #[serde(default)]
+    pub replaceable: bool,
 }
 
 /// Files that are open with `data=passthrough`.

@@ -88,6 +88,8 @@ pub enum Meaning {
     NoWriteback,
     /// `data=auto|cached|passthrough`.
     Data,
+    /// `norestart`.
+    NoRestart,
     /// `fsname=`.
     FsName,
     /// `subtype=`.
@@ -151,6 +153,7 @@ impl Meaning {
             Self::Data => {
                 "auto|cached|passthrough: how data is read and written (default auto: cached)"
             }
+            Self::NoRestart => "a daemon in the background that dies is not replaced",
             Self::FsName => "source that df and mount show",
             Self::Subtype => "X in the type fuse.X that df and mount show",
             Self::AllowOther => "let other users in (root always does)",
@@ -287,6 +290,7 @@ pub static OPTIONS: &[OptionDef] = &[
     of(Origin::Plyfs, "threads", Value, Meaning::Threads),
     of(Origin::Plyfs, "slow", Value, Meaning::Slow),
     of(Origin::Plyfs, "data", Value, Meaning::Data),
+    of(Origin::Plyfs, "norestart", Nothing, Meaning::NoRestart),
     libfuse("max_threads", Value, Meaning::Threads),
     libfuse("max_write", Value, Meaning::MaxWrite),
     libfuse("max_read", Value, Meaning::MaxRead),

@@ -37,6 +37,9 @@ pub(crate) struct Args {
     /// Log every request to stderr; implies --foreground
     #[arg(short, long)]
     pub debug: bool,
+    /// Do not replace the daemon when it dies
+    #[arg(long)]
+    pub no_restart: bool,
     /// Take changes and forget them with the mount
     #[arg(long, conflicts_with_all = ["upper", "work", "read_only"])]
     pub ephemeral: bool,
@@ -57,7 +60,9 @@ pub(crate) fn run(args: Args, root: Option<&Path>) -> anyhow::Result<()> {
         _ => None,
     };
     let ephemeral = args.ephemeral;
+    let no_restart = args.no_restart;
     let mut spec = spec(args)?;
+    spec.restart &= !no_restart;
     let Some(image) = image else {
         if ephemeral {
             bail!("--ephemeral is for images: give --upper and --work for layers of your own");
@@ -66,15 +71,19 @@ pub(crate) fn run(args: Args, root: Option<&Path>) -> anyhow::Result<()> {
     };
     let used = of_image(&image, ephemeral, &mut spec, root)?;
     // Whoever serves the mount says at its end that the layers are free.
-    let serve = move |ready: &mut daemonize::Ready| {
-        let served = session::serve(spec, ready);
+    let restart = spec.restart;
+    let serve = move |ready: &mut daemonize::Ready, post| {
+        let served = session::serve(spec, ready, post);
         used.end();
         served
     };
     Ok(if foreground {
-        serve(&mut daemonize::Ready::nobody_waits())
+        serve(
+            &mut daemonize::Ready::nobody_waits(),
+            daemonize::Post::Alone,
+        )
     } else {
-        daemonize::in_background(serve)
+        daemonize::in_background(restart, serve)
     }?)
 }
 
@@ -107,9 +116,11 @@ pub(crate) fn start(spec: MountSpec, foreground: bool) -> Result<(), MountError>
         return session::remount(&spec);
     }
     if foreground {
-        session::serve(spec, &mut daemonize::Ready::nobody_waits())
+        let nobody = &mut daemonize::Ready::nobody_waits();
+        session::serve(spec, nobody, daemonize::Post::Alone)
     } else {
-        daemonize::in_background(|ready| session::serve(spec, ready))
+        let restart = spec.restart;
+        daemonize::in_background(restart, |ready, post| session::serve(spec, ready, post))
     }
 }
 

@@ -51,6 +51,16 @@ fn head(out: &mut String, s: &Status) {
             duration(s.uptime)
         ),
     );
+    let next = match s.replaceable {
+        true => "another daemon takes over when this one dies",
+        false => "the mount ends when its daemon dies",
+    };
+    let before = match s.mount.restarts {
+        0 => String::new(),
+        1 => "; it has replaced one".to_owned(),
+        n => format!("; it has replaced {n} before it"),
+    };
+    say(out, format_args!("  {next}{before}"));
     let mut rows = Vec::new();
     let mut row =
         |what: &str, path: &std::path::Path| rows.push(vec![what.to_owned(), escaped_path(path)]);

@@ -50,6 +50,18 @@ fn pid_of(daemon: &Path) -> Pid {
     )
 }
 
+/// The one that the other has made.
+fn daemon_of(processes: &[PathBuf]) -> &Path {
+    let parent = |process: &Path| {
+        let stat = read(process.join("stat"));
+        let behind_name = stat.rsplit(')').next().unwrap().to_owned();
+        let parent = behind_name.split_whitespace().nth(1).unwrap();
+        Path::new("/proc").join(parent)
+    };
+    let is_daemon = |process: &&PathBuf| processes.contains(&parent(process));
+    processes.iter().find(is_daemon).unwrap()
+}
+
 /// Daemonises, checks that the mount answers, ends it by `end`, and waits for the process to go.
 fn ends_by(end: impl Fn(&Stack, Pid)) {
     let stack = Stack::planted(&["f a = 1"]);
@@ -62,10 +74,12 @@ fn ends_by(end: impl Fn(&Stack, Pid)) {
     );
     assert_eq!(read(stack.mnt().join("a")), "1");
     fs::write(stack.mnt().join("new"), "written").unwrap();
-    let daemon = daemons(&stack.mnt());
-    assert_eq!(daemon.len(), 1, "{daemon:?}");
-    end(&stack, pid_of(&daemon[0]));
-    wait_until("the daemon is gone", || daemons(&stack.mnt()).is_empty());
+    let processes = daemons(&stack.mnt());
+    assert_eq!(processes.len(), 2, "a daemon and its holder: {processes:?}");
+    end(&stack, pid_of(daemon_of(&processes)));
+    wait_until("the daemon and its holder are gone", || {
+        daemons(&stack.mnt()).is_empty()
+    });
     wait_until("the mount is gone", || mounted_at(&stack.mnt()).is_none());
     assert_eq!(read(stack.upper().join("new")), "written");
     assert_eq!(names(stack.mnt()), Vec::<String>::new());

@@ -36,6 +36,7 @@ mod realroot;
 mod registry;
 mod remove;
 mod rename;
+mod restart;
 mod semantics;
 mod status;
 mod suites;

@@ -189,7 +189,7 @@ fn a_dead_daemon_is_told_from_a_live_one() {
     let stack = Stack::planted(&["f a = 1"]);
     let mnt = stack.mnt();
     let path = mnt.to_str().unwrap().to_owned();
-    let pid = Pid::from_raw(daemon(&stack, "").cast_signed());
+    let pid = Pid::from_raw(daemon(&stack, "norestart").cast_signed());
     // It lives and does not answer. A thread that is running stops a moment later.
     kill(pid, Signal::SIGSTOP).unwrap();
     let silent = (0..50).any(|_| listed(&mnt).is_some_and(|m| m["state"] == "silent"));

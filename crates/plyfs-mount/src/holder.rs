@@ -4,6 +4,7 @@
 //! `plyfs_union::restart_design`.
 use std::collections::{BTreeSet, VecDeque};
 use std::io::PipeWriter;
+use std::mem::ManuallyDrop;
 use std::time::{Duration, Instant};
 
 use plyfs_sys::shared::Shared;
@@ -43,7 +44,7 @@ pub(crate) fn hold(
         Ok(Side::Parent(daemon)) => {
             // It is the daemon's now, which closes it in the table that both have.
             std::mem::forget(writer);
-            look_after(daemon, shared, mine, serve)
+            std::process::exit(look_after(daemon, shared, mine, serve))
         }
         Err(e) => {
             tracing::warn!("the daemon will not be replaced if it dies: {e}");
@@ -70,32 +71,55 @@ fn become_daemon() {
     }
 }
 
+/// Answers the exit status. Nothing is dropped then: what this process has open the daemon has had
+/// open too, in the same table, and may have closed.
 fn look_after(
-    mut daemon: Twin,
+    daemon: Twin,
     shared: Shared,
     mine: BTreeSet<i32>,
     serve: impl FnOnce(&mut Ready, Post) -> Result<(), MountError>,
 ) -> i32 {
+    let kept = ManuallyDrop::new((shared, mine, serve));
+    match wait_for_deaths(daemon, &kept.0) {
+        Ended::With(status) => status,
+        Ended::Replaced => {
+            become_daemon();
+            // This is the new process, which has copies of its own.
+            let (shared, mine, serve) = ManuallyDrop::into_inner(kept);
+            std::process::exit(run_child(None, Post::Next(shared, mine), serve))
+        }
+    }
+}
+
+/// How waiting for daemons came to an end.
+enum Ended {
+    /// In the holder: the status to exit with.
+    With(i32),
+    /// In a new process, which takes over.
+    Replaced,
+}
+
+fn wait_for_deaths(mut daemon: Twin, shared: &Shared) -> Ended {
     let stay = process::ignore_signals()
         .and_then(|()| process::leave_session())
         .and_then(|()| process::set_name(c"plyfs-holder"));
     if let Err(e) = stay {
         tracing::debug!("holder: {e}");
     }
-    Outlook(&shared).holds();
+    Outlook(shared).holds();
     let mut deaths = Deaths::default();
     loop {
         let end = match daemon.wait() {
-            Ok(End::Exited(code)) if code != PANICKED => return code,
+            Ok(End::Exited(code)) if code != PANICKED => return Ended::With(code),
             Ok(end) => end,
             Err(e) => {
                 tracing::error!("nobody looks after the daemon any more: {e}");
-                return 1;
+                return Ended::With(1);
             }
         };
-        let outlook = Outlook(&shared);
+        let outlook = Outlook(shared);
         if !outlook.is_replaceable() {
-            return status_of(end);
+            return Ended::With(status_of(end));
         }
         if deaths.are_too_many(outlook.progress()) {
             tracing::error!(
@@ -103,19 +127,16 @@ fn look_after(
                  one by {end}: the mount is given up",
                 DEATHS_WITHIN.as_secs()
             );
-            return status_of(end);
+            return Ended::With(status_of(end));
         }
         outlook.has_crashed(!was_killed(end));
         tracing::warn!("the daemon has died by {end}; another one takes over");
         match split() {
             Ok(Side::Parent(next)) => daemon = next,
-            Ok(Side::Child) => {
-                become_daemon();
-                std::process::exit(run_child(None, Post::Next(shared, mine), serve))
-            }
+            Ok(Side::Child) => return Ended::Replaced,
             Err(e) => {
                 tracing::error!("no other daemon can be made, the mount is given up: {e}");
-                return status_of(end);
+                return Ended::With(status_of(end));
             }
         }
     }

@@ -10,8 +10,13 @@ use crate::support::{same, written_in_this_test};
 /// directory, and takes down what is seen there.
 fn in_namespace(stack: &Stack, mount: &str, script: &str, name: &str) -> Tree {
     let saved = stack.dir().join(name);
+    // What the kernel has kept of times is on disk when the daemon has ended; plyfs umount waits.
+    let umount = match mount {
+        PLYFS => r#""$PLYFS" umount "$MNT""#,
+        _ => r#"umount "$MNT""#,
+    };
     let program = format!(
-        "{mount}\n(cd \"$MNT\"\n{script}\n)\n\"$TREECMP\" save \"$MNT\" \"$SAVED\"\numount \"$MNT\""
+        "{mount}\n(cd \"$MNT\"\n{script}\n)\n\"$TREECMP\" save \"$MNT\" \"$SAVED\"\n{umount}"
     );
     let run = Command::new("unshare")
         .args(["-Urm", "sh", "-euxc", &program])

@@ -152,6 +152,7 @@ impl Apply<'_> {
 
     fn note_dir(&mut self, path: Vec<u8>, entry: &Entry) {
         self.tree.implicit.remove(&path);
+        self.tree.note_heirs(&path, entry);
         let len = path.len() as u64;
         if self
             .dir_times
@@ -222,8 +223,11 @@ impl Apply<'_> {
             other => other?,
         };
         let at = At::entry(dir.as_fd(), name);
+        if entry.kind == Kind::HardLink {
+            return Ok(());
+        }
+        let made = made && !self.tree.disinherit(parts, at)?;
         match entry.kind {
-            Kind::HardLink => Ok(()),
             Kind::Dir => {
                 self.attributes.set(at, entry, made)?;
                 self.note_dir(joined(&[parts, &[name.to_owned()]].concat()), entry);
@@ -353,9 +357,11 @@ impl Apply<'_> {
             Broken::Archive(e) => ImageError::entry(&entry.path, ImageError::from(e).to_string()),
             Broken::Step(e) => self.named(&entry.path, e),
         })?;
-        self.attributes
-            .set(At::object(&fd), entry, true)
-            .and_then(|()| attrs::set_times(At::object(&fd), entry.mtime, entry.atime))
+        let at = At::object(&fd);
+        self.tree
+            .disinherit(parts, at)
+            .and_then(|inherits| self.attributes.set(at, entry, !inherits))
+            .and_then(|()| attrs::set_times(at, entry.mtime, entry.atime))
             .map_err(|e| self.named(&entry.path, e))
     }
 

@@ -108,6 +108,54 @@ fn an_honest_layer_is_what_the_archive_says() {
     assert!(fs::metadata(at("a/p")).unwrap().file_type().is_fifo());
 }
 
+/// What a directory would give to what is made in it is not what the archive says of that.
+#[test]
+fn a_directory_gives_nothing_on() {
+    need_root!();
+    // user::rwx user:70000:rwx group::r-x mask::rwx other::r-x, for what is made in it.
+    let list: Vec<u8> = [(1u16, 7u16, u32::MAX), (2, 7, 70_000), (4, 5, u32::MAX)]
+        .into_iter()
+        .chain([(16, 7, u32::MAX), (32, 5, u32::MAX)])
+        .fold(2u32.to_le_bytes().to_vec(), |mut bytes, (tag, perm, id)| {
+            bytes.extend([tag.to_le_bytes(), perm.to_le_bytes()].concat());
+            bytes.extend(id.to_le_bytes());
+            bytes
+        });
+    let lists = [(b"system.posix_acl_default".to_vec(), list)];
+    let mut tar = Writer::new(Vec::new());
+    for (dir, mode, gid, xattrs) in [("s", 0o2775, 70_000, &lists[..0]), ("a", 0o755, 0, &lists)] {
+        let heir = Meta {
+            mode,
+            gid,
+            xattrs,
+            ..meta(Kind::Dir, dir, "")
+        };
+        tar.entry(&heir).unwrap();
+        for (kind, name) in [(Kind::File, "f"), (Kind::Dir, "d"), (Kind::Fifo, "i/p")] {
+            let path = format!("{dir}/{name}");
+            let plain = Meta {
+                mode: 0o644,
+                ..meta(kind, &path, "")
+            };
+            tar.entry(&plain).unwrap();
+        }
+    }
+    let dir = tempfile::tempdir().unwrap();
+    apply_to(dir.path(), &tar.finish().unwrap()[..], &Limits::default()).unwrap();
+    for name in ["f", "d", "i", "i/p"] {
+        for path in ["s", "a"].map(|heir| dir.path().join(heir).join(name)) {
+            let m = fs::symlink_metadata(&path).unwrap();
+            let mode = if name == "i" { 0o755 } else { 0o644 };
+            let seen = (m.mode() & 0o7777, m.gid());
+            assert_eq!(seen, (mode, 0), "{}", path.display());
+            for list in ["system.posix_acl_access", "system.posix_acl_default"] {
+                let found = xattr::get(&path, list).unwrap();
+                assert!(found.is_none(), "{}: {list}", path.display());
+            }
+        }
+    }
+}
+
 #[test]
 fn what_is_not_listed_is_made_and_told() {
     need_root!();

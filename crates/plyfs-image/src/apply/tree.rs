@@ -1,5 +1,5 @@
 //! The directory that a layer is unpacked into: everything happens beneath its root.
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
@@ -8,14 +8,20 @@ use plyfs_format::{opaque, whiteout};
 use plyfs_layer::remove_tree;
 use plyfs_sys::stat::{Kind, Stat, stat_opt};
 use plyfs_sys::xattr::SetFlags;
-use plyfs_sys::{At, Errno, Name, NameBuf, SysError, attr, beneath, dir, make, open, xattr};
+use plyfs_sys::{
+    At, Errno, Name, NameBuf, SysError, attr, beneath, dir, make, open, process, xattr,
+};
 
 use super::path::joined;
+use crate::tar::Entry;
 
 /// Directories kept open: a tar goes through a tree, so most entries are in one of the last few.
 const KEPT: usize = 64;
 /// Mode of a directory that the archive forgot.
 const IMPLICIT_MODE: u32 = 0o755;
+const SGID: u32 = 0o2000;
+/// Access control lists, that for what is made in a directory first.
+const ACLS: [&[u8]; 2] = [b"system.posix_acl_default", b"system.posix_acl_access"];
 
 /// What stands under a name.
 pub(super) enum Found {
@@ -49,6 +55,9 @@ pub(super) struct Tree<'a> {
     pub implicit: BTreeMap<Vec<u8>, bool>,
     /// Bytes of the paths of all directories that are remembered.
     pub path_bytes: u64,
+    /// Directories that give what is made in them a group or access control lists, which an
+    /// archive does not mean: each of its entries says all there is.
+    inherited_from: HashSet<Vec<u8>>,
 }
 
 impl<'a> Tree<'a> {
@@ -60,6 +69,7 @@ impl<'a> Tree<'a> {
             order: VecDeque::new(),
             implicit: BTreeMap::from([(Vec::new(), false)]),
             path_bytes: 0,
+            inherited_from: HashSet::new(),
         }
     }
 
@@ -115,13 +125,38 @@ impl<'a> Tree<'a> {
             }
         };
         make::mkdir(parent.as_fd(), name, IMPLICIT_MODE)?;
+        let at = At::entry(parent.as_fd(), name);
+        if self.disinherit(above, at)? {
+            attr::chown(at, Some(process::euid()), Some(process::egid()))?;
+            attr::chmod(at, IMPLICIT_MODE)?;
+        }
         if revived {
-            self.mark_opaque(At::entry(parent.as_fd(), name))?;
+            self.mark_opaque(at)?;
         }
         let path = joined(parts);
         self.path_bytes += path.len() as u64;
         self.implicit.insert(path, false);
         self.dir(parts).map(Some)
+    }
+
+    /// Notes whether the directory `path`, which now is as `entry` says, gives on what it has.
+    pub(super) fn note_heirs(&mut self, path: &[u8], entry: &Entry) {
+        let gives = entry.mode & SGID != 0 || entry.xattrs.iter().any(|(n, _)| n == ACLS[0]);
+        if gives {
+            self.inherited_from.insert(path.to_vec());
+        } else {
+            self.inherited_from.remove(path);
+        }
+    }
+
+    /// Takes off the lists that a fresh object has from its directory `parts`; true where it has
+    /// its group from there, too, and so needs owner and mode whatever they are to be.
+    pub(super) fn disinherit(&self, parts: &[NameBuf], at: At<'_>) -> Step<bool> {
+        if self.inherited_from.is_empty() || !self.inherited_from.contains(&joined(parts)) {
+            return Ok(false);
+        }
+        without_lists(at)?;
+        Ok(true)
     }
 
     pub(super) fn found(&self, dir: &OwnedFd, name: &Name) -> Step<Found> {
@@ -221,14 +256,19 @@ pub(super) fn kind_name(kind: Kind) -> &'static str {
 
 /// Undoes what a default ACL or a setgid bit above has given to a fresh root.
 pub(super) fn plain_root(root: BorrowedFd<'_>) -> Step<()> {
-    for name in [&b"system.posix_acl_default"[..], b"system.posix_acl_access"] {
-        match xattr::remove(At::object(&root), name) {
+    without_lists(At::object(&root))?;
+    attr::chmod(At::object(&root), IMPLICIT_MODE)?;
+    Ok(())
+}
+
+fn without_lists(at: At<'_>) -> Step<()> {
+    for name in ACLS {
+        match xattr::remove(at, name) {
             Err(e) if !matches!(e.errno(), Errno::ENODATA | Errno::EOPNOTSUPP) => {
                 return Err(e.into());
             }
             _ => {}
         }
     }
-    attr::chmod(At::object(&root), IMPLICIT_MODE)?;
     Ok(())
 }

@@ -16,7 +16,7 @@ use std::thread::{JoinHandle, Thread};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use plyfs_sys::{io, process};
+use plyfs_sys::{alloc, io, process};
 
 /// How long requests may wait at most while nobody reads.
 const TICK: Duration = Duration::from_millis(1);
@@ -103,11 +103,14 @@ impl Seats {
     /// Runs one request on a thread that has read it; may park the thread afterwards.
     pub(crate) fn serve(self: &Arc<Self>, weight: Weight, request: impl FnOnce()) {
         if !self.watched.load(Ordering::Relaxed) {
-            return request();
+            request();
+        } else {
+            self.begin(weight);
+            request();
+            self.end(weight);
         }
-        self.begin(weight);
-        request();
-        self.end(weight);
+        // It is going to read again, so it may get a long request.
+        alloc::fetch_rest();
     }
 
     fn begin(self: &Arc<Self>, weight: Weight) {

@@ -75,13 +75,15 @@ pub struct Session {
     threads: usize,
 }
 
-/// Bytes of the longest request that comes: a WRITE, or an xattr of 64 KiB.
+/// Bytes of any request but a long WRITE: an xattr has 64 KiB.
+const USUAL_REQUEST: usize = (64 << 10) + 8192;
+
+/// Bytes of the longest request that comes.
 fn longest_request(union: &Union, max_write: usize) -> usize {
-    const OTHERS: usize = (64 << 10) + 8192;
     if union.is_read_only() {
-        OTHERS
+        USUAL_REQUEST
     } else {
-        OTHERS.max(max_write + 8192)
+        USUAL_REQUEST.max(max_write + 8192)
     }
 }
 
@@ -146,7 +148,13 @@ impl Session {
         fuser_config.n_threads = Some(threads);
         let inner = match union.journal() {
             Some(journal) => {
-                alloc::fetch_ahead(longest_request(&union, max_write));
+                let longest = longest_request(&union, max_write);
+                // One daemon has died: should another do so soon, no request is to be lost.
+                let at_once = match connection {
+                    Connection::New => longest.min(USUAL_REQUEST),
+                    Connection::Inherited => longest,
+                };
+                alloc::fetch_ahead(at_once, longest);
                 hello::shake_hands(adapter, &dev_fuse, fuser_config, journal, connection)?
             }
             None => {

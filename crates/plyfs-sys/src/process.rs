@@ -262,12 +262,17 @@ impl StopSignals {
 }
 
 /// Lets the threads of this process share the allocator's memory. glibc gives each thread of a
-/// daemon an arena of its own, and what one frees no other uses again.
+/// daemon an arena of its own, and what one frees no other uses again. Very large blocks are
+/// mapped for themselves: in an arena glibc would clear them, and so fill them with memory.
 pub fn share_heap() {
+    /// More than any block but the buffers for requests.
+    #[cfg(target_env = "gnu")]
+    const VERY_LARGE: libc::c_int = 8 << 20;
     #[cfg(target_env = "gnu")]
     // SAFETY: mallopt changes how the allocator behaves and touches no memory of ours.
     unsafe {
         libc::mallopt(libc::M_ARENA_MAX, 1);
+        libc::mallopt(libc::M_MMAP_THRESHOLD, VERY_LARGE);
     }
 }
 

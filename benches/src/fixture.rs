@@ -1,6 +1,7 @@
 //! The lower layers that workloads run on: made once, kept between runs, never changed.
 mod archive;
 mod plant;
+mod programs;
 mod tree;
 
 use std::collections::BTreeMap;
@@ -11,13 +12,14 @@ use anyhow::Result;
 use serde::Serialize;
 
 pub use archive::Archive;
-pub(crate) use plant::{BLOCK, fill_block, small_content, small_path};
+pub(crate) use plant::{BLOCK, LITTLE, fill_block, medium_size, small_content, small_path};
+pub(crate) use programs::{PYTHON_HOME, finds_python};
 pub(crate) use tree::{kept_root, walk};
 
 use crate::ground::{Ground, Mold};
 
 /// Raised whenever a kept fixture would no longer be what the code makes.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// What the lower layers hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -28,16 +30,20 @@ pub enum Kind {
     Tree,
     /// Small files of 0.5 to 8 kB, a hundred in a directory.
     Small,
-    /// One large file.
+    /// One large file, one of a tenth of its size, and one of 1 MiB.
     Big,
     /// One directory with very many names.
     Crowd,
+    /// What `chroot DIR true` needs: the program, its loader and its libraries.
+    Root,
+    /// Python's standard library, where there is a Python.
+    Python,
 }
 
 impl Kind {
     /// Whether the files hold bytes that are worth having in the page cache.
     pub(crate) fn has_content(self) -> bool {
-        matches!(self, Self::Small | Self::Big)
+        matches!(self, Self::Small | Self::Big | Self::Root | Self::Python)
     }
 }
 
@@ -90,7 +96,7 @@ impl Sizes {
 
     fn of(&self, kind: Kind) -> u64 {
         match kind {
-            Kind::Empty => 0,
+            Kind::Empty | Kind::Root | Kind::Python => 0,
             Kind::Tree => self.tree as u64,
             Kind::Small => self.small as u64,
             Kind::Big => self.big,

@@ -65,6 +65,7 @@ pub fn markdown(report: &Report) -> String {
         add(&mut out, format_args!("- {name}: {version}\n"));
     }
     add(&mut out, format_args!("\n{}", table(report)));
+    out.push_str(&memory(report));
     for cell in &report.cells {
         if let Some(failure) = &cell.failure {
             add(
@@ -88,6 +89,27 @@ pub(crate) fn sizes(report: &Report) -> String {
         sizes.crowd,
         sizes.archive
     )
+}
+
+/// What daemons hold after the work that makes inodes known and does nothing else.
+fn memory(report: &Report) -> String {
+    let mut out = String::new();
+    for cell in &report.cells {
+        if let Some(memory) = cell.memory().filter(|_| cell.workload.starts_with("find")) {
+            let mib = memory.median / f64::from(1 << 20);
+            add(
+                &mut out,
+                format_args!("| {} | {} | {mib:.1} |\n", cell.workload, cell.subject),
+            );
+        }
+    }
+    if !out.is_empty() {
+        out.insert_str(
+            0,
+            "\n| after | memory of the daemon of | MiB |\n|---|---|--:|\n",
+        );
+    }
+    out
 }
 
 fn time(cell: Option<&Cell>) -> String {

@@ -185,6 +185,7 @@ mod tests {
             wall,
             client_cpu: wall / 2.0,
             daemon_cpu: 0.0,
+            daemon_memory: 0,
         };
         Cell {
             workload: "find-warm".to_owned(),

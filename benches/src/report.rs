@@ -36,6 +36,13 @@ impl Cell {
         self.summary(Sample::cpu)
     }
 
+    /// Memory of the daemon afterwards, in bytes; nothing where there is no daemon.
+    #[must_use]
+    pub fn memory(&self) -> Option<Summary> {
+        let memory = self.summary(|sample| sample.daemon_memory as f64);
+        memory.filter(|summary| summary.median > 0.0)
+    }
+
     /// A subject that failed once has no time: the failing run may have been the slow one.
     fn summary(&self, of: impl Fn(&Sample) -> f64) -> Option<Summary> {
         if self.failure.is_some() {

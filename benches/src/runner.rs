@@ -13,7 +13,7 @@ use crate::fixture::{Archive, Built, Fixture, Fixtures, Sizes};
 use crate::ground::{Ground, Place};
 use crate::machine::{self, Machine};
 use crate::report::{Cell, Report};
-use crate::sample::{Sample, measure};
+use crate::sample::{Clock, Sample};
 use crate::site::{Site, Stack, Touch};
 use crate::subject::Subject;
 use crate::workload::{Start, Workload};
@@ -213,6 +213,7 @@ impl Bench<'_> {
         if workload.start != Start::Cold {
             self.warm_layers(workload)?;
         }
+        let clock = Clock::start(None)?;
         let mounted = subject.mount(&stack).context("mount")?;
         let site = Site {
             root: mounted.root().to_owned(),
@@ -221,7 +222,12 @@ impl Bench<'_> {
             sizes: self.sizes,
             archive: Arc::clone(&self.archive),
         };
-        let sample = self.timed(workload, &site, mounted.pid())?;
+        let sample = if workload.start == Start::Mounting {
+            do_once(workload, &site)?;
+            clock.stop(mounted.pid())?
+        } else {
+            self.timed(workload, &site, mounted.pid())?
+        };
         (workload.check)(&site).context("check the result")?;
         mounted.unmount()?;
         Ok(sample)
@@ -241,6 +247,7 @@ impl Bench<'_> {
             work: self.place.dir("work")?,
             mountpoint: self.place.dir("mnt")?,
             plain,
+            options: workload.options,
         })
     }
 
@@ -266,14 +273,8 @@ impl Bench<'_> {
 
     fn timed(&self, workload: &Workload, site: &Site, daemon: Option<u32>) -> Result<Sample> {
         (workload.prepare)(site).context("prepare")?;
-        let run = || {
-            let done = (workload.run)(site)?;
-            let expected = (workload.expect)(site);
-            ensure!(done == expected, "did {done:?}, expected {expected:?}");
-            Ok(())
-        };
         if workload.start == Start::Warm {
-            run()?;
+            do_once(workload, site)?;
         }
         if workload.start == Start::Cold || workload.touch != Touch::Reads {
             self.place.settle()?;
@@ -282,9 +283,17 @@ impl Bench<'_> {
             drop_caches()?;
         }
         let passes = workload.passes;
-        let (sample, ()) = measure(daemon, || (0..passes).try_for_each(|_| run()))?;
-        Ok(sample.divided(passes))
+        let clock = Clock::start(daemon)?;
+        (0..passes).try_for_each(|_| do_once(workload, site))?;
+        Ok(clock.stop(daemon)?.divided(passes))
     }
+}
+
+fn do_once(workload: &Workload, site: &Site) -> Result<()> {
+    let done = (workload.run)(site)?;
+    let expected = (workload.expect)(site);
+    ensure!(done == expected, "did {done:?}, expected {expected:?}");
+    Ok(())
 }
 
 /// Pages, directory entries and inodes of every file system.

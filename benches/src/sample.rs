@@ -16,6 +16,8 @@ pub struct Sample {
     pub client_cpu: f64,
     /// Processor time of the daemon, in seconds.
     pub daemon_cpu: f64,
+    /// Anonymous memory of the daemon after the work, in bytes.
+    pub daemon_memory: u64,
 }
 
 impl Sample {
@@ -32,31 +34,59 @@ impl Sample {
             wall: self.wall / passes,
             client_cpu: self.client_cpu / passes,
             daemon_cpu: self.daemon_cpu / passes,
+            ..self
         }
     }
 }
 
-/// Times `work`, with the processor time of the daemon `pid` where there is one.
-///
-/// # Errors
-/// When `work` fails or processor times cannot be read.
-pub(crate) fn measure<T>(
-    daemon: Option<u32>,
-    work: impl FnOnce() -> Result<T>,
-) -> Result<(Sample, T)> {
-    let daemon_before = daemon_cpu(daemon)?;
-    let client_before = client_cpu()?;
-    let start = Instant::now();
-    let done = work()?;
-    let wall = start.elapsed();
-    let sample = Sample {
-        wall: wall.as_secs_f64(),
-        client_cpu: client_cpu()?.saturating_sub(client_before).as_secs_f64(),
-        daemon_cpu: daemon_cpu(daemon)?
-            .saturating_sub(daemon_before)
-            .as_secs_f64(),
+/// What was used up when the clock started.
+#[derive(Debug)]
+pub(crate) struct Clock {
+    at: Instant,
+    client: Duration,
+    daemon: Duration,
+}
+
+impl Clock {
+    /// Starts; `daemon` is the process that serves the mount, where there is one by now.
+    ///
+    /// # Errors
+    /// When processor times cannot be read.
+    pub(crate) fn start(daemon: Option<u32>) -> Result<Self> {
+        Ok(Self {
+            daemon: daemon_cpu(daemon)?,
+            client: client_cpu()?,
+            at: Instant::now(),
+        })
+    }
+
+    /// What it took since the start.
+    ///
+    /// # Errors
+    /// When processor times or memory cannot be read.
+    pub(crate) fn stop(self, daemon: Option<u32>) -> Result<Sample> {
+        let wall = self.at.elapsed();
+        let client = client_cpu()?.saturating_sub(self.client);
+        let daemon_cpu = daemon_cpu(daemon)?.saturating_sub(self.daemon);
+        Ok(Sample {
+            wall: wall.as_secs_f64(),
+            client_cpu: client.as_secs_f64(),
+            daemon_cpu: daemon_cpu.as_secs_f64(),
+            daemon_memory: daemon_memory(daemon)?,
+        })
+    }
+}
+
+/// Anonymous memory of the daemon in bytes, as it is now.
+fn daemon_memory(pid: Option<u32>) -> Result<u64> {
+    let Some(pid) = pid else {
+        return Ok(0);
     };
-    Ok((sample, done))
+    let path = format!("/proc/{pid}/status");
+    let text = std::fs::read_to_string(&path).with_context(|| path.clone())?;
+    let line = text.lines().find_map(|line| line.strip_prefix("RssAnon:"));
+    let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+    Ok(kib.with_context(|| format!("{path} has no RssAnon"))? << 10)
 }
 
 fn client_cpu() -> Result<Duration> {

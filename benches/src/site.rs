@@ -28,6 +28,8 @@ pub struct Stack {
     pub mountpoint: PathBuf,
     /// What shows the same files without any union: see [`Touch`].
     pub plain: PathBuf,
+    /// Mount options beside the layers, in overlayfs's words.
+    pub options: &'static [(&'static str, &'static str)],
 }
 
 /// What a workload is given to run on.

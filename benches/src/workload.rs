@@ -1,8 +1,10 @@
 //! The workloads: named pieces of work, each with a result that can be checked.
 mod clients;
 mod git;
+mod install;
 mod list;
 mod meta;
+mod programs;
 mod read;
 mod remove;
 mod write;
@@ -23,6 +25,8 @@ pub enum Start {
     Fresh,
     /// The same work was just done in this mount.
     Warm,
+    /// The clock starts before the mount is made; the layers are in the kernel's caches.
+    Mounting,
 }
 
 /// How much a run did; a run that did less or more than expected has failed.
@@ -57,6 +61,8 @@ pub struct Workload {
     pub touch: Touch,
     /// The work is about copying up; a plain directory has no answer to it.
     pub about_copy_up: bool,
+    /// Mount options beside the layers, in overlayfs's words.
+    pub options: &'static [(&'static str, &'static str)],
     /// The clock runs for so many runs, and the time is divided.
     pub passes: u32,
     /// Untimed work in the mount before.

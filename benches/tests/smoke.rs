@@ -48,5 +48,5 @@ fn every_workload_is_done_by_every_subject() {
         .filter_map(|cell| Some((&cell.workload, &cell.subject, cell.failure.as_ref()?)))
         .collect();
     assert!(failures.is_empty(), "{failures:#?}");
-    assert!(markdown(&report).contains("| find-warm@3 |"));
+    assert!(markdown(&report).contains("| find-fresh@3 |"));
 }

@@ -43,6 +43,9 @@ impl Subject for KernelOverlay {
         }
         set("upperdir", &stack.upper)?;
         set("workdir", &stack.work)?;
+        for (key, value) in stack.options {
+            set(key, Path::new(value))?;
+        }
         fsconfig_create(&fs).context("create the overlay")?;
         let mount = fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
             .context("fsmount(overlay)")?;

@@ -97,9 +97,11 @@ impl Program {
             .map(|path| path.to_string_lossy())
             .collect();
         let (upper, work) = (stack.upper.display(), stack.work.display());
+        let more = |(key, value): &(&str, &str)| format!(",{key}={value}");
         format!(
-            "lowerdir={},upperdir={upper},workdir={work}",
-            lowers.join(":")
+            "lowerdir={},upperdir={upper},workdir={work}{}",
+            lowers.join(":"),
+            stack.options.iter().map(more).collect::<String>()
         )
     }
 }

@@ -6,9 +6,6 @@ use anyhow::Result;
 use super::Done;
 use crate::site::Site;
 
-/// Clients at a time of the workloads that have several.
-pub(super) const CLIENTS: usize = 16;
-
 /// Does `work` for all parts at once; what they did together.
 pub(super) fn share<T: Send>(
     parts: Vec<T>,
@@ -32,8 +29,8 @@ pub(super) fn share<T: Send>(
     })
 }
 
-/// [`share`] of all files, in order.
-pub(super) fn share_files(
+/// [`share`] of all files among so many clients, in order.
+pub(super) fn share_files<const CLIENTS: usize>(
     site: &Site,
     work: impl Fn(&Site, &[PathBuf]) -> Result<Done> + Sync,
 ) -> Result<Done> {

@@ -1,5 +1,5 @@
 //! The table of workloads.
-use super::{Done, Start, Workload, git, meta, read, remove, write};
+use super::{Done, Start, Workload, git, install, meta, programs, read, remove, write};
 use crate::fixture::{Fixture, Kind};
 use crate::site::Touch;
 
@@ -9,12 +9,15 @@ pub fn all(depths: &[usize]) -> Vec<Workload> {
     let mut all = Vec::new();
     for &layers in depths {
         all.extend(names(layers));
+        all.extend(containers(layers));
     }
+    all.extend(mounts());
     all.extend(reading());
     all.extend(writing());
     if git::is_here() {
         all.extend(versions());
     }
+    all.extend(running());
     all.extend(changing_lower());
     all
 }
@@ -27,6 +30,7 @@ fn base(name: &str, about: &'static str, kind: Kind, start: Start) -> Workload {
         start,
         touch: Touch::Reads,
         about_copy_up: false,
+        options: &[],
         passes: 1,
         prepare: |_| Ok(()),
         run: |_| Ok(Done::units(0)),
@@ -42,24 +46,32 @@ fn starts(of: &Workload, layers: usize, starts: &[Start]) -> Vec<Workload> {
             Start::Cold => "cold",
             Start::Fresh => "fresh",
             Start::Warm => "warm",
+            Start::Mounting => "mount",
         };
-        let depth = if layers == 1 {
-            String::new()
-        } else {
-            format!("@{layers}")
-        };
-        Workload {
-            name: format!("{}-{suffix}{depth}", of.name),
-            fixture: Fixture {
-                layers,
-                ..of.fixture
-            },
+        let one = Workload {
+            name: format!("{}-{suffix}", of.name),
             start,
             passes: if start == Start::Warm { 5 } else { 1 },
             ..of.clone()
-        }
+        };
+        over(layers, one)
     };
     starts.iter().map(one).collect()
+}
+
+/// The same workload over so many layers, and the name that says so.
+fn over(layers: usize, of: Workload) -> Workload {
+    if layers == 1 {
+        return of;
+    }
+    Workload {
+        name: format!("{}@{layers}", of.name),
+        fixture: Fixture {
+            layers,
+            ..of.fixture
+        },
+        ..of
+    }
 }
 
 fn versions() -> Vec<Workload> {
@@ -112,26 +124,6 @@ fn names(layers: usize) -> Vec<Workload> {
         expect: meta::each_file,
         ..base("stat", "lstat of every small file", Kind::Small, Warm)
     };
-    let shared = Workload {
-        run: meta::stat_shared,
-        expect: meta::each_file,
-        ..base(
-            "stat-16",
-            "lstat of every small file, 16 clients at a time",
-            Kind::Small,
-            Warm,
-        )
-    };
-    let read_shared = Workload {
-        run: read::small_shared,
-        expect: read::small_expect,
-        ..base(
-            "read-small-16",
-            "open, read and close every small file, 16 clients at a time",
-            Kind::Small,
-            Warm,
-        )
-    };
     let missing = Workload {
         run: meta::missing,
         expect: meta::each_file,
@@ -152,13 +144,129 @@ fn names(layers: usize) -> Vec<Workload> {
             Warm,
         )
     };
+    if layers > 1 {
+        // What depth costs is in a fresh mount, the disk below and the kernel's caches the same.
+        let mut all = starts(&find, layers, &[Fresh]);
+        all.extend(starts(&read, layers, &[Fresh]));
+        all.extend(starts(&stat, layers, &[Fresh]));
+        all.extend(starts(&missing, layers, &[Fresh]));
+        all.extend(starts(&list, layers, &[Fresh, Warm]));
+        return all;
+    }
     let mut all = starts(&find, layers, &[Cold, Fresh, Warm]);
     all.extend(starts(&read, layers, &[Cold, Fresh, Warm]));
     all.extend(starts(&stat, layers, &[Fresh, Warm]));
-    all.extend(starts(&shared, layers, &[Fresh]));
-    all.extend(starts(&read_shared, layers, &[Warm]));
+    all.extend(shared());
     all.extend(starts(&missing, layers, &[Cold, Fresh, Warm]));
     all.extend(starts(&list, layers, &[Fresh, Warm]));
+    all
+}
+
+/// Reading names and small files by several clients at a time.
+fn shared() -> Vec<Workload> {
+    let stat = |name, run| Workload {
+        run,
+        expect: meta::each_file,
+        ..base(
+            name,
+            "lstat of every small file, so many clients at a time",
+            Kind::Small,
+            Start::Fresh,
+        )
+    };
+    let read = |name, run| Workload {
+        run,
+        expect: read::small_expect,
+        passes: 5,
+        ..base(
+            name,
+            "open, read and close every small file, so many clients at a time",
+            Kind::Small,
+            Start::Warm,
+        )
+    };
+    vec![
+        stat("stat-4-fresh", meta::stat_shared::<4>),
+        stat("stat-16-fresh", meta::stat_shared::<16>),
+        read("read-small-4-warm", read::small_shared::<4>),
+        read("read-small-16-warm", read::small_shared::<16>),
+    ]
+}
+
+/// What a container does first.
+fn containers(layers: usize) -> Vec<Workload> {
+    let chroot = Workload {
+        run: programs::chroot_true,
+        expect: programs::once,
+        ..base(
+            "chroot",
+            "chroot into the merged view and run /bin/true",
+            Kind::Root,
+            Start::Warm,
+        )
+    };
+    starts(&chroot, layers, &[Start::Fresh, Start::Warm])
+}
+
+/// Making mounts; a plain directory is none.
+fn mounts() -> Vec<Workload> {
+    let mount = Workload {
+        about_copy_up: true,
+        run: programs::nothing,
+        expect: programs::once,
+        ..base(
+            "mount",
+            "mount that many layers",
+            Kind::Root,
+            Start::Mounting,
+        )
+    };
+    let first = Workload {
+        name: "mount-first".to_owned(),
+        about: "mount that many layers, chroot and run /bin/true",
+        run: programs::chroot_true,
+        ..mount.clone()
+    };
+    vec![over(500, mount), over(120, first)]
+}
+
+/// Programs as people run them, each where there is one.
+fn running() -> Vec<Workload> {
+    let adds = |name, about| Workload {
+        touch: Touch::Adds,
+        expect: programs::once,
+        ..base(name, about, Kind::Empty, Start::Fresh)
+    };
+    let mut all = Vec::new();
+    if programs::is_here("cc") && programs::is_here("make") {
+        all.push(Workload {
+            prepare: programs::build_prepare,
+            run: programs::build,
+            check: programs::build_check,
+            ..adds("c-build", "make -j2 of a small project in C")
+        });
+    }
+    if programs::is_here("dpkg") && programs::is_here("dpkg-deb") {
+        all.push(Workload {
+            prepare: install::prepare,
+            run: install::install,
+            check: install::check,
+            ..adds("dpkg-install", "dpkg -i of a package of the source tree")
+        });
+    }
+    if programs::has_python() {
+        let python = Workload {
+            run: programs::python,
+            expect: programs::once,
+            ..base(
+                "python",
+                "start Python and import modules, its library in a layer",
+                Kind::Python,
+                Start::Warm,
+            )
+        };
+        all.extend(starts(&python, 1, &[Start::Fresh, Start::Warm]));
+    }
     all
 }
 
@@ -189,7 +297,18 @@ fn reading() -> Vec<Workload> {
         start: Start::Warm,
         ..first.clone()
     };
+    let find_crowd = Workload {
+        run: meta::find,
+        expect: meta::find_expect,
+        ..base(
+            "find-crowd",
+            "find -ls over one directory of very many names",
+            Kind::Crowd,
+            Start::Fresh,
+        )
+    };
     let mut all = starts(&crowd, 1, &[Start::Fresh, Start::Warm]);
+    all.extend(starts(&find_crowd, 1, &[Start::Fresh]));
     let mapped = Workload {
         name: "mmap-big-first".to_owned(),
         about: "read a large file through a mapping, its layer cached",
@@ -251,7 +370,16 @@ fn writing() -> Vec<Workload> {
             ..adds("create-small", "create, write and close small files")
         },
         Workload {
-            run: write::create_shared,
+            run: write::create_shared::<4>,
+            expect: write::create_expect,
+            check: write::create_check,
+            ..adds(
+                "create-small-4",
+                "create, write and close small files, 4 clients at a time",
+            )
+        },
+        Workload {
+            run: write::create_shared::<16>,
             expect: write::create_expect,
             check: write::create_check,
             ..adds(
@@ -280,6 +408,30 @@ fn changing_lower() -> Vec<Workload> {
         touch: Touch::ChangesLower,
         ..base(name, about, kind, Start::Fresh)
     };
+    let first = |name, about, run, check| Workload {
+        about_copy_up: true,
+        run,
+        expect: write::first_expect,
+        check,
+        ..changes(name, about, Kind::Big)
+    };
+    let chown = Workload {
+        run: meta::chown,
+        expect: meta::all_entries,
+        check: meta::chown_check,
+        ..changes(
+            "chown-lower",
+            "chown -R of small files of the lower layer",
+            Kind::Small,
+        )
+    };
+    let chown_attributes = Workload {
+        name: "chown-lower-metacopy".to_owned(),
+        about: "the same in a mount with metacopy=on",
+        about_copy_up: true,
+        options: &[("metacopy", "on")],
+        ..chown.clone()
+    };
     vec![
         Workload {
             run: remove::lower,
@@ -291,27 +443,26 @@ fn changing_lower() -> Vec<Workload> {
                 Kind::Small,
             )
         },
-        Workload {
-            run: meta::chown,
-            expect: meta::all_entries,
-            check: meta::chown_check,
-            ..changes(
-                "chown-lower",
-                "chown -R of small files of the lower layer",
-                Kind::Small,
-            )
-        },
-        Workload {
-            about_copy_up: true,
-            run: write::first,
-            expect: write::first_expect,
-            check: write::first_check,
-            ..changes(
-                "first-write-big",
-                "4 KiB into a large file of the lower layer",
-                Kind::Big,
-            )
-        },
+        chown,
+        chown_attributes,
+        first(
+            "first-write-little",
+            "4 KiB into a file of 1 MiB of the lower layer",
+            write::first_little,
+            write::first_little_check,
+        ),
+        first(
+            "first-write-medium",
+            "4 KiB into a file of a tenth of the large one",
+            write::first_medium,
+            write::first_medium_check,
+        ),
+        first(
+            "first-write-big",
+            "4 KiB into a large file of the lower layer",
+            write::first,
+            write::first_check,
+        ),
     ]
 }
 
@@ -333,7 +484,7 @@ mod tests {
     fn the_readme_knows_all() {
         let readme = include_str!("../../README.md");
         for workload in all(&[1]) {
-            let name = &workload.name;
+            let name = workload.name.split('@').next().unwrap_or_default();
             let base = ["-cold", "-fresh", "-warm"]
                 .iter()
                 .find_map(|end| name.strip_suffix(end));

@@ -60,8 +60,8 @@ pub(super) fn stat(site: &Site) -> Result<Done> {
 }
 
 /// The same lookups by many clients, each with files of its own.
-pub(super) fn stat_shared(site: &Site) -> Result<Done> {
-    share_files(site, |site, files| {
+pub(super) fn stat_shared<const CLIENTS: usize>(site: &Site) -> Result<Done> {
+    share_files::<CLIENTS>(site, |site, files| {
         for file in files {
             let path = site.path(file);
             fs::symlink_metadata(&path).with_context(|| format!("{}", path.display()))?;

@@ -23,8 +23,8 @@ pub(super) fn small(site: &Site) -> Result<Done> {
 }
 
 /// The same by many clients, each with files of its own.
-pub(super) fn small_shared(site: &Site) -> Result<Done> {
-    share_files(site, each_small)
+pub(super) fn small_shared<const CLIENTS: usize>(site: &Site) -> Result<Done> {
+    share_files::<CLIENTS>(site, each_small)
 }
 
 fn each_small(site: &Site, files: &[PathBuf]) -> Result<Done> {

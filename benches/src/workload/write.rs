@@ -8,9 +8,9 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
-use super::clients::{CLIENTS, share};
+use super::clients::share;
 use super::{Done, read};
-use crate::fixture::{BLOCK, fill_block, small_content, small_path, walk};
+use crate::fixture::{BLOCK, LITTLE, fill_block, medium_size, small_content, small_path, walk};
 use crate::site::Site;
 
 const CHUNK: usize = 1 << 20;
@@ -119,7 +119,7 @@ pub(super) fn create(site: &Site) -> Result<Done> {
 }
 
 /// The same by many clients, each in directories of its own.
-pub(super) fn create_shared(site: &Site) -> Result<Done> {
+pub(super) fn create_shared<const CLIENTS: usize>(site: &Site) -> Result<Done> {
     let count = site.sizes.small;
     let size = count.div_ceil(CLIENTS).next_multiple_of(IN_DIR);
     let part = |from: usize| from as u64..(from + size).min(count) as u64;
@@ -215,16 +215,27 @@ pub(super) fn untar_check(site: &Site) -> Result<()> {
 
 /// Writes one block into the large file of the lower layer, and closes it.
 pub(super) fn first(site: &Site) -> Result<Done> {
+    first_to(site, "big")
+}
+
+/// The same with the file of a tenth of the size.
+pub(super) fn first_medium(site: &Site) -> Result<Done> {
+    first_to(site, "medium")
+}
+
+/// The same with the file of 1 MiB.
+pub(super) fn first_little(site: &Site) -> Result<Done> {
+    first_to(site, "little")
+}
+
+fn first_to(site: &Site, name: &str) -> Result<Done> {
     let file = File::options()
         .write(true)
-        .open(site.path("big"))
+        .open(site.path(name))
         .context("open")?;
     file.write_all_at(&[0xab; BLOCK], 0).context("write")?;
     drop(file);
-    Ok(Done {
-        units: 1,
-        bytes: BLOCK as u64,
-    })
+    Ok(first_expect(site))
 }
 
 /// One block.
@@ -237,23 +248,37 @@ pub(super) fn first_expect(_: &Site) -> Done {
 
 /// The block is new, the last block is old, the lower is as it was; then the copy goes away.
 pub(super) fn first_check(site: &Site) -> Result<()> {
+    check_first(site, "big", site.sizes.big)
+}
+
+/// The same of the file of a tenth of the size.
+pub(super) fn first_medium_check(site: &Site) -> Result<()> {
+    check_first(site, "medium", medium_size(site.sizes.big))
+}
+
+/// The same of the file of 1 MiB.
+pub(super) fn first_little_check(site: &Site) -> Result<()> {
+    check_first(site, "little", LITTLE)
+}
+
+fn check_first(site: &Site, name: &str, size: u64) -> Result<()> {
     let (file, lower) = (
-        File::open(site.path("big"))?,
-        File::open(site.lowers[0].join("big"))?,
+        File::open(site.path(name))?,
+        File::open(site.lowers[0].join(name))?,
     );
     let mut block = [0; BLOCK];
     file.read_exact_at(&mut block, 0)?;
     ensure!(block == [0xab; BLOCK], "the block is not there");
     lower.read_exact_at(&mut block, 0)?;
     ensure!(block[..8] == [0; 8], "the lower layer has changed");
-    let last = site.sizes.big - BLOCK as u64;
+    let last = size - BLOCK as u64;
     file.read_exact_at(&mut block, last)?;
     ensure!(
         block[..8] == (last / BLOCK as u64).to_le_bytes(),
         "the last block is wrong"
     );
-    let size = file.metadata()?.size();
-    ensure!(size == site.sizes.big, "the size is {size}");
+    let found = file.metadata()?.size();
+    ensure!(found == size, "the size is {found}");
     drop(file);
-    fs::remove_file(site.path("big")).context("remove")
+    fs::remove_file(site.path(name)).context("remove")
 }

@@ -2,6 +2,7 @@
 mod guarded;
 mod load;
 mod steps;
+mod upgrade;
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -103,8 +104,12 @@ fn survives(options: &str) {
     assert_eq!(errno(fs::metadata(at("missing"))), Errno::ENOENT);
     let before = fs::metadata(at("mapped")).unwrap();
 
-    for round in 0..3u8 {
-        m.kill();
+    let other = upgrade::copy_of_program(&stack, "other");
+    for round in 0..4u8 {
+        match round {
+            1 => drop(m.upgrade(&other).unwrap()),
+            _ => m.kill(),
+        }
         m.forget_caches();
         let text = |file: &mut File| {
             let mut all = String::new();
@@ -156,12 +161,12 @@ fn survives(options: &str) {
     drop((mapping, shared, lock));
     assert_eq!(m.restarts(), 3);
     drop(appended);
-    assert_eq!(read(at("c")), "three and!!!");
+    assert_eq!(read(at("c")), "three and!!!!");
     m.unmount();
     assert_eq!(names(stack.work().join("work")), Vec::<String>::new());
     // What the disk has is what was written, also without anything that was remembered.
     let m = Guarded::mount(&stack, options);
-    assert_eq!(read(m.path().join("c")), "three and!!!");
+    assert_eq!(read(m.path().join("c")), "three and!!!!");
     assert_eq!(
         &fs::read(m.path().join("mapped")).unwrap()[100..119],
         b"through the mapping"
@@ -229,20 +234,48 @@ fn a_daemon_that_dies_at_once_each_time_is_given_up() {
         m.kill_daemon();
         m.holder_is_gone()
     });
-    assert_eq!(errno(fs::read_dir(m.path())), Errno::ENOTCONN);
+    wait_until("the mount is dead", || {
+        errno(fs::read_dir(m.path())) == Errno::ENOTCONN
+    });
     let log = m.log();
     assert!(log.contains("the mount is given up"), "{log}");
 }
 
 #[test]
-fn a_daemon_lives_on_without_its_holder_and_says_so() {
+fn a_stand_in_does_the_work_of_a_holder_that_was_killed() {
     need_fuse!();
     need_root!();
     let stack = Stack::planted(&["f a = 1"]);
     let m = Guarded::mount(&stack, "");
-    assert_eq!(m.status()["replaceable"], true);
+    assert_eq!(m.status()["holders"], 2);
+    for round in 0..3 {
+        m.kill_holder();
+        wait_until("the daemon knows", || m.status()["holders"] == 1);
+        assert_eq!(m.status()["replaceable"], true);
+        m.kill();
+        assert_eq!(m.status()["holders"], 2);
+        fs::write(m.path().join("b"), format!("{round}")).unwrap();
+        // Both at once.
+        let pid = m.pid();
+        m.kill_holder();
+        m.kill_daemon();
+        wait_until("another daemon has taken over", || m.pid() != pid);
+        assert_eq!(read(m.path().join("b")), format!("{round}"));
+    }
+    m.unmount();
+}
+
+#[test]
+fn a_daemon_lives_on_without_holder_and_stand_in_and_says_so() {
+    need_fuse!();
+    need_root!();
+    let stack = Stack::planted(&["f a = 1"]);
+    let m = Guarded::mount(&stack, "");
+    m.kill_stand_in();
+    wait_until("the daemon knows", || m.status()["holders"] == 1);
     m.kill_holder();
     wait_until("the daemon knows", || m.status()["replaceable"] == false);
+    assert_eq!(m.status()["holders"], 0);
     assert_eq!(read(m.path().join("a")), "1");
     fs::write(m.path().join("b"), "2").unwrap();
     m.unmount();

@@ -52,8 +52,17 @@ pub(crate) fn shake_hands(
     let len = ours.read(&mut reply)?;
     takeover::replace(session.as_fd(), dev_fuse.as_fd())?;
     let mut dev_fuse = File::from(dev_fuse.try_clone()?);
+    let reply = &reply[..len];
     match connection {
-        Connection::New => dev_fuse.write_all(&reply[..len])?,
+        Connection::New => {
+            journal.keep_agreement(reply);
+            dev_fuse.write_all(reply)?;
+        }
+        // The kernel keeps to what was agreed on, whatever this program would have said.
+        Connection::Inherited if reply != journal.agreement() => {
+            let text = "another agreement with the kernel than the mount has";
+            return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+        }
         Connection::Inherited => ask_again(&mut dev_fuse)?,
     }
     Ok(session)

@@ -5,26 +5,29 @@ use std::collections::BTreeSet;
 
 use plyfs_sys::process::{self, Child, Fork};
 use plyfs_sys::shared::Shared;
+use plyfs_sys::takeover::Twin;
 use plyfs_sys::{Errno, SysError};
 
 use crate::error::MountError;
 use crate::holder;
+use crate::plan::Plan;
 
 /// First byte of the daemon's message when the mount answers.
 const READY: u8 = b'R';
 /// First byte of the daemon's message when it gives up; the reason follows.
-const FAILED: u8 = b'E';
+pub(crate) const FAILED: u8 = b'E';
 
 /// What a daemon is to do.
 #[derive(Debug)]
 pub enum Post {
     /// Make the mount and serve it; nobody takes over.
     Alone,
-    /// Make the mount and serve it, noting in this memory what the next one needs.
-    First(Shared),
+    /// Make the mount and serve it, noting in this memory what the next one needs. Beside the parent
+    /// process there is a child that makes the next one, if the parent has ended.
+    First(Shared, Option<Twin>),
     /// Go on where one that died has left off. The descriptors that were open before it are this
     /// process's own.
-    Next(Shared, BTreeSet<i32>),
+    Next(Shared, BTreeSet<i32>, Option<Twin>),
 }
 
 /// Tells whoever waits that the mount answers.
@@ -69,13 +72,13 @@ fn sys(call: &'static str, e: &std::io::Error) -> SysError {
     SysError::new(call, Errno::from_raw(e.raw_os_error().unwrap_or(0)))
 }
 
-/// Forks; the child runs `serve` and ends with it, the parent returns once the mount answers. With
-/// `restart` the child looks after a daemon that runs `serve`, and makes another when it dies.
+/// Forks; the child runs `serve` and ends with it, the parent returns once the mount answers. With a
+/// plan the child looks after a daemon that runs `serve`, and makes another when it dies.
 ///
 /// # Errors
 /// Why the mount was not made, as the child tells it.
 pub fn in_background(
-    restart: bool,
+    plan: Option<Plan>,
     serve: impl FnOnce(&mut Ready, Post) -> Result<(), MountError>,
 ) -> Result<(), MountError> {
     let (mut reader, writer) = std::io::pipe().map_err(|e| sys("pipe2", &e))?;
@@ -88,10 +91,9 @@ pub fn in_background(
         }
         Fork::Child => {
             drop(reader);
-            let code = if restart {
-                holder::hold(writer, serve)
-            } else {
-                run_child(Some(writer), Post::Alone, serve)
+            let code = match plan {
+                Some(plan) => holder::hold(writer, plan, serve),
+                None => run_child(Some(writer), Post::Alone, serve),
             };
             std::process::exit(code);
         }
@@ -140,14 +142,18 @@ pub(crate) fn run_child(
     let Err(e) = serve(&mut ready, post) else {
         return 0;
     };
-    let mut message = vec![FAILED];
-    message.extend_from_slice(e.to_string().as_bytes());
-    let told = ready
-        .pipe
-        .as_mut()
-        .is_some_and(|pipe| pipe.write_all(&message).is_ok());
-    if !told {
-        tracing::error!("{e}");
+    match ready.pipe.take() {
+        Some(pipe) => fail(pipe, &e),
+        None => tracing::error!("{e}"),
     }
     1
+}
+
+/// Tells whoever waits that there will be no mount, and why.
+pub(crate) fn fail(mut pipe: PipeWriter, e: &MountError) {
+    let mut message = vec![FAILED];
+    message.extend_from_slice(e.to_string().as_bytes());
+    if pipe.write_all(&message).is_err() {
+        tracing::error!("{e}");
+    }
 }

@@ -221,6 +221,15 @@ pub enum MountError {
     /// The kernel does not talk to us.
     #[error("the FUSE connection failed: {0}")]
     Session(std::io::Error),
+    /// What another program has left cannot be read.
+    #[error("what the other program has left is not understood: {0}")]
+    Plan(std::io::Error),
+    /// Another daemon serves, or is about to.
+    #[error("nobody waits for this daemon any more")]
+    NotAwaited,
+    /// This program cannot go on with the mount; the one from before does.
+    #[error("{0}")]
+    NotTakenOver(Box<MountError>),
     /// A system call around the mount failed.
     #[error(transparent)]
     Sys(#[from] SysError),
@@ -233,6 +242,14 @@ pub enum MountError {
         /// Exit status, or 128 + signal.
         status: i32,
     },
+}
+
+impl MountError {
+    /// Whether the mount lives on without the process that says so.
+    #[must_use]
+    pub fn leaves_mount(&self) -> bool {
+        matches!(self, Self::NotAwaited | Self::NotTakenOver(_))
+    }
 }
 
 /// Why a mount is not taken away.

@@ -6,13 +6,16 @@ pub mod compat;
 pub mod control;
 pub mod daemonize;
 pub mod error;
+pub mod heir;
 mod holder;
 pub mod list;
 mod next;
 pub mod options;
+pub mod plan;
 pub mod session;
 pub mod spec;
 pub mod state;
+mod successor;
 pub mod unmount;
 
 pub use error::MountError;

@@ -51,7 +51,7 @@ pub(crate) fn keep(
 
 /// From now on another daemon takes over when this one dies.
 pub(crate) fn replaceable(journal: &Journal, union: &Arc<Union>) {
-    if journal.restarts() == 0 {
+    if !journal.has_served() {
         // Whoever waits for the mount finds the holder detached as well.
         let until = Instant::now() + PATIENCE;
         while !journal.is_held() && Instant::now() < until {
@@ -76,7 +76,9 @@ pub(crate) fn take_over(
 ) -> Result<Serving, MountError> {
     let begun = Instant::now();
     let journal = Journal::take_over(memory)?;
-    journal.restarted();
+    if !journal.is_on_trial() {
+        journal.restarted();
+    }
     let mut left = Left::since(mine)?;
     let mut kept = Inherited::take(&journal, &mut left)?;
     let config = kept.config(spec)?;
@@ -105,6 +107,7 @@ pub(crate) fn take_over(
     let mut held = kept.all(Keep::Lock);
     held.push(dev_fuse);
     tracing::warn!(
+        version = env!("CARGO_PKG_VERSION"),
         restarts,
         inodes = restored.inodes,
         lost = restored.lost,

@@ -7,11 +7,14 @@ use std::time::Instant;
 
 use plyfs_fuse::{Data, Ended, Session};
 use plyfs_sys::mount::{self, FuseMount, HelperError, MountEntry, Unmount};
-use plyfs_sys::process::{self, PARENT_ENDED_SIGNAL, REPORT_SIGNAL, StopSignals};
+use plyfs_sys::process::{
+    self, CHILD_ENDED_SIGNAL, PARENT_ENDED_SIGNAL, REPORT_SIGNAL, StopSignals,
+};
 use plyfs_sys::{Errno, SysError};
-use plyfs_union::{Journal, Union};
+use plyfs_union::{Journal, Outlook, Union};
 
 use crate::assemble::{Assembled, Target, assemble};
+use crate::control::guards::Guards;
 use crate::control::in_force;
 use crate::control::server::Teller;
 use crate::daemonize::{Post, Ready};
@@ -53,13 +56,23 @@ pub fn serve(mut spec: MountSpec, ready: &mut Ready, post: Post) -> Result<(), M
         }
         Err(e) => tracing::warn!("the limit of open files stays as it is: {e}"),
     }
-    let serving = match post {
-        Post::Alone => begin(&mut spec, None, ready)?,
-        Post::First(memory) => begin(&mut spec, Some(Journal::begin(memory)), ready)?,
-        Post::Next(memory, mine) => Some(next::take_over(&spec, memory, &mine)?),
+    let (serving, stand_in) = match post {
+        Post::Alone => (begin(&mut spec, None, ready)?, None),
+        Post::First(memory, stand_in) => {
+            let journal = Journal::begin(memory);
+            (begin(&mut spec, Some(journal), ready)?, stand_in)
+        }
+        Post::Next(memory, mine, stand_in) => {
+            let on_trial = Outlook(&memory).is_on_trial();
+            let taken = next::take_over(&spec, memory, &mine).map_err(|e| match on_trial {
+                true => MountError::NotTakenOver(Box::new(e)),
+                false => e,
+            });
+            (Some(taken?), stand_in)
+        }
     };
     match serving {
-        Some(serving) => go_on(&spec, ready, stop, serving),
+        Some(serving) => go_on(&spec, ready, stop, (serving, Guards::new(stand_in))),
         None => Ok(()),
     }
 }
@@ -158,8 +171,12 @@ fn go_on(
     spec: &MountSpec,
     ready: &mut Ready,
     stop: StopSignals,
-    serving: Serving,
+    (serving, guards): (Serving, Guards),
 ) -> Result<(), MountError> {
+    // Before anybody can ask who serves.
+    if serving.union.journal().is_some_and(|j| !j.may_serve()) {
+        return Err(MountError::NotAwaited);
+    }
     let Serving {
         union,
         session,
@@ -177,6 +194,8 @@ fn go_on(
         counts: session.counts(),
         union: Arc::downgrade(&union),
         since,
+        guards,
+        binary: own_binary(),
     });
     if let Some(published) = &mut published {
         published.answer(Arc::clone(&teller));
@@ -189,6 +208,9 @@ fn go_on(
         Ok(()) => session.run().map_err(MountError::Session),
         Err(e) => Err(e),
     };
+    if let Some(journal) = union.journal() {
+        journal.has_ended();
+    }
     // Who was unmounted leaves alone what is on the mountpoint now: the next mount may be there
     // already, and may even have the number of ours.
     if served
@@ -203,6 +225,12 @@ fn go_on(
         published.withdraw();
     }
     served.map(drop)
+}
+
+/// The program that this process runs; its path says so where the file has gone meanwhile.
+fn own_binary() -> Option<StoredPath> {
+    let path = std::fs::read_link("/proc/self/exe").ok()?;
+    Some(StoredPath::new(&path))
 }
 
 /// A view that was never mounted must not leave the mark of a volatile mount.
@@ -360,7 +388,11 @@ fn watch_signals(stop: StopSignals, mounted: Arc<Mounted>, teller: Arc<Teller>) 
                     continue;
                 }
                 Ok(PARENT_ENDED_SIGNAL) => {
-                    teller.is_unprotected();
+                    teller.lost_holder();
+                    continue;
+                }
+                Ok(CHILD_ENDED_SIGNAL) => {
+                    teller.lost_child();
                     continue;
                 }
                 Ok(signal) => tracing::info!(signal, "stopping"),

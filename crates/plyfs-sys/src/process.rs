@@ -105,6 +105,76 @@ impl Child {
     }
 }
 
+/// A process made by [`fork_group`], with all that it makes and that stays in its group.
+#[derive(Debug)]
+pub struct Group(Pid);
+
+impl Group {
+    /// Ends all of them and waits for their ends.
+    pub fn end(self) {
+        // ESRCH: there is none any more.
+        nix::sys::signal::killpg(self.0, Signal::SIGKILL).ok();
+        let group = Pid::from_raw(-self.0.as_raw());
+        // ECHILD: that was the last.
+        while !matches!(waitpid(group, None), Err(e) if e != Errno::EINTR) {}
+    }
+}
+
+/// Splits the process in two; the new one leads a process group, and what it makes becomes the
+/// child of the calling one when its parent ends. None is the new one.
+///
+/// # Errors
+/// As [`fork`].
+pub fn fork_group() -> Result<Option<Group>> {
+    nix::sys::prctl::set_child_subreaper(true).map_err(|e| SysError::new("prctl", e))?;
+    let leads = |pid| nix::unistd::setpgid(pid, pid);
+    match fork()? {
+        Fork::Parent(Child(pid)) => {
+            // Both do it, so that it is done whoever comes first.
+            leads(pid).ok();
+            Ok(Some(Group(pid)))
+        }
+        Fork::Child => {
+            leads(Pid::from_raw(0)).ok();
+            Ok(None)
+        }
+    }
+}
+
+/// Ends the process as a signal would: nothing is dropped and no handler runs.
+pub fn end_at_once() -> ! {
+    // SAFETY: ends all threads; nothing of this process is used afterwards.
+    unsafe { libc::_exit(0) }
+}
+
+/// Whether a process is there and has not ended.
+#[must_use]
+pub fn is_alive(pid: i32) -> bool {
+    let Ok(line) = fs::read(format!("/proc/{pid}/stat")) else {
+        return false;
+    };
+    // The name may have anything in it, the state behind it is one letter.
+    let behind = line.rsplit(|b| *b == b')').next().unwrap_or_default();
+    !matches!(behind.get(1), None | Some(b'Z' | b'X'))
+}
+
+/// Waits for the end of the parent process `parent`. For a process with one thread.
+///
+/// # Errors
+/// Practically none.
+pub fn wait_for_end_of(parent: i32) -> Result<()> {
+    let mut set = SigSet::empty();
+    set.add(Signal::SIGUSR2);
+    set.thread_block()
+        .map_err(|e| SysError::new("pthread_sigmask", e))?;
+    tell_parents_end()?;
+    // It may have ended before it could be told.
+    while self::parent() == parent {
+        set.wait().map_err(|e| SysError::new("sigwait", e))?;
+    }
+    Ok(())
+}
+
 /// On which side of a [`fork`] the caller is.
 #[derive(Debug)]
 pub enum Fork {
@@ -206,6 +276,12 @@ pub fn set_name(name: &std::ffi::CStr) -> Result<()> {
     nix::sys::prctl::set_name(name).map_err(|e| SysError::new("prctl", e))
 }
 
+/// Process id of this process.
+#[must_use]
+pub fn id() -> i32 {
+    nix::unistd::getpid().as_raw()
+}
+
 /// Process id of the parent.
 #[must_use]
 pub fn parent() -> i32 {
@@ -214,6 +290,8 @@ pub fn parent() -> i32 {
 
 /// Name of the signal of [`tell_parents_end`].
 pub const PARENT_ENDED_SIGNAL: &str = "SIGUSR2";
+/// Name of the signal that tells of the end of a child.
+pub const CHILD_ENDED_SIGNAL: &str = "SIGCHLD";
 /// Name of the signal of [`StopSignals::and_report`].
 pub const REPORT_SIGNAL: &str = "SIGUSR1";
 
@@ -243,6 +321,7 @@ impl StopSignals {
     pub fn and_report(mut self) -> Result<Self> {
         self.0.add(Signal::SIGUSR1);
         self.0.add(Signal::SIGUSR2);
+        self.0.add(Signal::SIGCHLD);
         self.0
             .thread_block()
             .map_err(|e| SysError::new("pthread_sigmask", e))?;

@@ -2,6 +2,7 @@
 use std::ffi::CStr;
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileExt;
 use std::ptr::NonNull;
 use std::sync::atomic::AtomicU64;
 
@@ -72,6 +73,18 @@ impl Shared {
         // SAFETY: the mapping has that many words, is aligned to a page, and any bits are a u64.
         unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.words) }
     }
+}
+
+/// A file in memory with this in it.
+///
+/// # Errors
+/// ENOMEM, EMFILE.
+pub fn file_of(name: &CStr, bytes: &[u8]) -> Result<File> {
+    let fd =
+        memfd_create(name, MFdFlags::MFD_CLOEXEC).map_err(|e| SysError::new("memfd_create", e))?;
+    let file = File::from(fd);
+    file.write_all_at(bytes, 0).map_err(|e| broken(&e))?;
+    Ok(file)
 }
 
 impl AsFd for Shared {

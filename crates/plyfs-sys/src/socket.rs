@@ -2,15 +2,16 @@
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
     AddressFamily, SockFlag, SockType, UnixAddr, connect, getsockopt, setsockopt, socket,
     socketpair, sockopt,
 };
 use nix::sys::time::{TimeVal, TimeValLike};
 
-use crate::error::{Result, SysError};
+use crate::error::{Errno, Result, SysError};
 
 /// Connects to the socket `path`. A listener that accepts nobody lets the queue fill, and
 /// `connect(2)` would then wait for ever: it waits for `patience`, as do later reads and writes.
@@ -40,6 +41,24 @@ pub fn pair_of_messages() -> Result<(OwnedFd, OwnedFd)> {
         .map_err(|e| SysError::new("socketpair", e))
 }
 
+/// Waits until something can be read, or the other end has ended; false where the time is over.
+///
+/// # Errors
+/// Practically none.
+pub fn wait_readable(fd: &impl AsFd, patience: Duration) -> Result<bool> {
+    let until = Instant::now() + patience;
+    loop {
+        let left = until.saturating_duration_since(Instant::now());
+        let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+        let mut polled = [PollFd::new(fd.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut polled, timeout) {
+            Err(Errno::EINTR) => {}
+            Err(e) => return Err(SysError::new("poll", e)),
+            Ok(ready) => return Ok(ready > 0),
+        }
+    }
+}
+
 /// The user at the other end of a connected local socket (SO_PEERCRED), as this process's user
 /// namespace names it.
 ///
@@ -56,7 +75,6 @@ mod tests {
     use std::os::unix::net::UnixListener;
 
     use super::*;
-    use crate::Errno;
 
     #[test]
     fn a_full_queue_is_not_waited_for() {

@@ -6,7 +6,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
-use nix::sys::wait::{WaitStatus, waitpid};
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 use crate::call::check;
@@ -84,6 +85,15 @@ impl Twin {
         }
     }
 
+    /// Whether it has ended. Answers so each time.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        !matches!(
+            waitpid(self.0, Some(WaitPidFlag::WNOHANG)),
+            Ok(WaitStatus::StillAlive) | Err(Errno::EINTR)
+        )
+    }
+
     /// Its process id.
     #[must_use]
     pub fn pid(&self) -> i32 {
@@ -96,6 +106,21 @@ impl Twin {
 pub struct Left(BTreeSet<RawFd>);
 
 impl Left {
+    /// All that are open now but for the standard ones, in a process that has just begun with what
+    /// another has left. To be called before the process opens any further.
+    ///
+    /// # Errors
+    /// ENOENT without /proc, EMFILE.
+    pub fn all() -> Result<Self> {
+        Self::since(&BTreeSet::from([0, 1, 2]))
+    }
+
+    /// The numbers that nobody has taken.
+    #[must_use]
+    pub fn numbers(&self) -> &BTreeSet<i32> {
+        &self.0
+    }
+
     /// All that are open now and are none of `before`, which belong to this process. To be called
     /// before the process opens any further.
     ///
@@ -159,6 +184,24 @@ pub fn replace(target: BorrowedFd<'_>, source: BorrowedFd<'_>) -> Result<()> {
     // SAFETY: the owner of `target` keeps the number and closes it once; what it meant is closed.
     let rc = unsafe { libc::dup3(source.as_raw_fd(), target.as_raw_fd(), libc::O_CLOEXEC) };
     check("dup3", b"", rc.min(0))
+}
+
+/// From now on the process has a table of its own, with the same in it.
+///
+/// # Errors
+/// EMFILE, ENOMEM.
+pub fn part() -> Result<()> {
+    unshare(CloneFlags::CLONE_FILES).map_err(|e| SysError::new("unshare", e))
+}
+
+/// Has a descriptor stay open in the program that this process becomes.
+///
+/// # Errors
+/// EBADF where there is none.
+pub fn hand_on(number: i32) -> Result<()> {
+    // SAFETY: no memory is touched; what owns the descriptor is not asked.
+    let rc = unsafe { libc::fcntl(number, libc::F_SETFD, 0) };
+    check("fcntl(F_SETFD)", b"", rc)
 }
 
 /// The number of a descriptor, to be noted for [`Left::take`].

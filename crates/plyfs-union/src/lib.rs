@@ -49,7 +49,7 @@ pub use config::{OpenError, RedirectDir, UnionConfig, UnionOptions, UpperRoots};
 pub use create::Make;
 pub use error::{Error, Result};
 pub use inode::{Inode, Key, NodeId};
-pub use journal::{Journal, Keep, Kept, Outlook, Request, Ticket};
+pub use journal::{Journal, Keep, Kept, Outlook, Request, Ticket, Verdict};
 pub use listing::{Flow, ListEntry};
 pub use lookup::Entry;
 pub use lower_index::Cookie;

@@ -7,6 +7,22 @@
 //! a name, locks) stays open under its number when it is killed, and costs nothing until then. The
 //! holder does nothing but wait. It then makes the next daemon the same way.
 //!
+//! The holder has a stand-in, a child of the daemon that shares the table too and acts when both
+//! have died. Two processes could not watch each other from above: nobody can be made the parent of
+//! a process that runs. Made by the daemon before it has anything in memory, it costs a few pages.
+//! Who makes the next daemon takes a number in the journal first, so it is one of them.
+//!
+//! # Another program
+//!
+//! `plyfs upgrade` has the daemon note a path and end. The holder copies itself with its
+//! descriptors, and the copy becomes that program (`plyfs hold`): no program that runs could be
+//! given the table, as becoming another program parts from it. What the operator said at first goes
+//! along as it was said. The holder waits until a daemon of the new program is about to serve, and
+//! goes on itself if none is. See `crate::journal::change` for who decides.
+//!
+//! Rejected: ending the old daemon between two requests. A kill at any step is survived
+//! anyhow, so a second way would only be tested less.
+//!
 //! Rejected: handing each descriptor over by SCM_RIGHTS, as each file that loses its last name would
 //! cost a message before it may; systemd's store of descriptors, which holds them but cannot say
 //! which means what.

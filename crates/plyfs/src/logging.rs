@@ -1,4 +1,5 @@
 //! Where log lines go: stderr while there is one, a file, and the journal once a daemon detaches.
+use std::ffi::OsString;
 use std::fs::OpenOptions;
 use std::io::IsTerminal;
 use std::path::PathBuf;
@@ -41,6 +42,26 @@ pub(crate) fn configure(args: LogArgs) {
     ARGS.get_or_init(|| args);
 }
 
+/// The words that have another program log as this one does.
+pub(crate) fn words() -> Vec<OsString> {
+    let args = ARGS.get().cloned().unwrap_or_default();
+    let mut words = Vec::new();
+    if let Some(filter) = args.filter {
+        words.extend(["--log".into(), filter.into()]);
+    }
+    // A daemon has another working directory.
+    let file = args.file.or_else(file_of_env);
+    if let Some(file) = file.and_then(|file| std::path::absolute(file).ok()) {
+        words.extend(["--log-file".into(), file.into()]);
+    }
+    words
+}
+
+fn file_of_env() -> Option<PathBuf> {
+    let file = std::env::var_os("PLYFS_LOG_FILE").filter(|v| !v.is_empty());
+    file.map(PathBuf::from)
+}
+
 /// Starts logging. A daemon's stderr ends when it detaches; a file and the journal outlive that.
 pub(crate) fn start(debug: bool, foreground: bool) {
     let args = ARGS.get().cloned().unwrap_or_default();
@@ -53,9 +74,7 @@ pub(crate) fn start(debug: bool, foreground: bool) {
         output::complain(format_args!("PLYFS_LOG: {e}"));
         EnvFilter::new(default)
     });
-    let path = args
-        .file
-        .or_else(|| env("PLYFS_LOG_FILE").map(PathBuf::from));
+    let path = args.file.or_else(file_of_env);
     let file = path.and_then(|path| {
         let opened = OpenOptions::new().append(true).create(true).open(&path);
         opened

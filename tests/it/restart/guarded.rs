@@ -83,7 +83,38 @@ impl Guarded {
     }
 
     pub(super) fn kill_holder(&self) {
-        kill(Pid::from_raw(self.holder), Signal::SIGKILL).unwrap();
+        kill(Pid::from_raw(parent_of(self.pid())), Signal::SIGKILL).unwrap();
+    }
+
+    pub(super) fn kill_stand_in(&self) {
+        kill(Pid::from_raw(self.stand_in().unwrap()), Signal::SIGKILL).unwrap();
+    }
+
+    /// The child of the daemon that does the holder's work if that has ended.
+    fn stand_in(&self) -> Option<i32> {
+        let pid = self.pid();
+        let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).ok()?;
+        let mut pids = children.split_whitespace().filter_map(|p| p.parse().ok());
+        pids.find(|pid: &i32| {
+            let name = fs::read_to_string(format!("/proc/{pid}/comm"));
+            name.is_ok_and(|name| name.trim() == "plyfs-stand-in")
+        })
+    }
+
+    /// `plyfs upgrade` to another program, which this test's plyfs asks for.
+    pub(super) fn upgrade(&self, program: &Path) -> Result<Value, String> {
+        let out = Command::new(bin())
+            .args(["upgrade", "--json", "--program"])
+            .args([program, &self.mnt])
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&out.stdout).into_owned();
+        let row: Value = serde_json::from_str(&said).unwrap_or_default();
+        match (out.status.success(), row["error"].as_str()) {
+            (true, _) => Ok(row),
+            (false, Some(e)) => Err(e.to_owned()),
+            (false, None) => Err(String::from_utf8_lossy(&out.stderr).into_owned()),
+        }
     }
 
     pub(super) fn holder_is_gone(&self) -> bool {
@@ -97,6 +128,11 @@ impl Guarded {
         let flags = nix::mount::MsFlags::MS_REMOUNT | nix::mount::MsFlags::MS_NOATIME;
         let none = None::<&str>;
         nix::mount::mount(none, &self.mnt, none, flags, none).unwrap();
+    }
+
+    /// Whether daemon and state file have gone.
+    pub(super) fn has_gone(&self) -> bool {
+        self.read_pid().is_none()
     }
 
     pub(super) fn log(&self) -> String {
@@ -153,15 +189,20 @@ impl Drop for Guarded {
         if std::thread::panicking() {
             kill(Pid::from_raw(self.holder), Signal::SIGKILL).ok();
             if let Some(pid) = self.read_pid() {
-                kill(Pid::from_raw(pid), Signal::SIGKILL).ok();
+                let others = [self.stand_in().unwrap_or(pid), parent_of(pid), pid];
+                let others = others.into_iter().filter(|pid| *pid > 1);
+                for pid in others {
+                    kill(Pid::from_raw(pid), Signal::SIGKILL).ok();
+                }
             }
             println!("{}", self.log());
         }
     }
 }
 
+/// 0 where there is no such process.
 fn parent_of(pid: i32) -> i32 {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or(") X 0".to_owned());
     let behind_name = stat.rsplit(')').next().unwrap();
     behind_name
         .split_whitespace()

@@ -12,6 +12,7 @@ use nix::fcntl::{AT_FDCWD, PosixFadviseAdvice, RenameFlags, posix_fadvise, renam
 use plyfs_testkit::{Stack, has_program};
 
 use super::guarded::Guarded;
+use super::upgrade::copy_of_program;
 
 /// Numbers that look random and are the same each time.
 struct Dice(u64);
@@ -56,6 +57,8 @@ pub(super) fn kills(count: u64, options: &str) {
         ("tar", untar(&root, &stack)),
         ("sqlite", sqlite(&root)),
     ];
+    let programs = ["one", "two"].map(|name| copy_of_program(&stack, name));
+    let mut upgrades = 0;
     let stop = AtomicBool::new(false);
     let longest = AtomicU64::new(0);
     std::thread::scope(|scope| {
@@ -80,12 +83,18 @@ pub(super) fn kills(count: u64, options: &str) {
             })
             .collect();
         let mut dice = Dice(count);
-        for _ in 0..count {
+        for killed in 0..count {
             std::thread::sleep(Duration::from_millis(50 + dice.below(250)));
             if running.iter().any(|(_, worker)| worker.is_finished()) {
                 break;
             }
-            m.kill();
+            // One in eight ends for another program.
+            if killed % 8 == 7 {
+                m.upgrade(&programs[upgrades % 2]).unwrap();
+                upgrades += 1;
+            } else {
+                m.kill();
+            }
         }
         stop.store(true, Ordering::Relaxed);
         let did: Vec<_> = running
@@ -95,7 +104,8 @@ pub(super) fn kills(count: u64, options: &str) {
         println!("steps: {did:?}");
         assert!(did.iter().all(|(_, steps)| *steps > 0));
     });
-    assert_eq!(m.restarts(), count);
+    assert_eq!(m.restarts(), count - upgrades as u64);
+    assert_eq!(m.status()["upgrades"], upgrades);
     report(&m.log());
     println!("longest step of the walker: {longest:?} ms");
     m.unmount();

@@ -1,6 +1,7 @@
 //! What mounts use that belong to no container: a file locked as long as they live.
 use std::fs::File;
 use std::io::Write;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -18,11 +19,24 @@ struct Using {
 /// forked; the end of the last of them is enough, however it comes.
 #[derive(Debug)]
 pub struct Use {
-    _lock: File,
+    lock: File,
     path: PathBuf,
 }
 
 impl Use {
+    /// The file, and the lock on it.
+    #[must_use]
+    pub fn parts(&self) -> (&Path, BorrowedFd<'_>) {
+        (&self.path, self.lock.as_fd())
+    }
+
+    /// Goes on with the use of a process that this one follows.
+    #[must_use]
+    pub fn go_on(path: PathBuf, lock: OwnedFd) -> Self {
+        let lock = lock.into();
+        Self { lock, path }
+    }
+
     /// Says that the layers are not used any more, and removes the scratch directories.
     pub fn end(self) {
         // What stays has no lock and goes with the next collection.
@@ -63,7 +77,7 @@ impl Store {
         let text = serde_json::to_vec(&using).map_err(|e| ImageError::malformed("uses", e))?;
         file.write_all(&text).map_err(failed)?;
         let (file, path) = file.keep().map_err(|e| failed(e.error))?;
-        Ok(Use { _lock: file, path })
+        Ok(Use { lock: file, path })
     }
 
     /// Layers in use. The caller has the store for itself: files that nobody locks are removed.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use plyfs_sys::socket::connect_local;
 
-use crate::control::{Answer, MAX_LINE, Question, Status, VERSION};
+use crate::control::{Answer, MAX_LINE, Program, Question, Status, VERSION};
 use crate::state::Watched;
 
 /// How long a daemon may take; it needs no disk and no lock that is held for long.
@@ -36,16 +36,7 @@ pub enum Unanswered {
 /// # Errors
 /// See [`Unanswered`].
 pub fn ask_status(dev: (u32, u32), owner: Option<u32>) -> Result<Status, Unanswered> {
-    let watched = Watched::open_any(dev, owner).ok_or(Unanswered::NoSocket)?;
-    if watched.daemon_is_gone() {
-        return Err(Unanswered::Dead);
-    }
-    let answer = ask(&watched.socket(), "status").map_err(|e| match e.kind() {
-        std::io::ErrorKind::NotFound => Unanswered::NoSocket,
-        std::io::ErrorKind::PermissionDenied => Unanswered::NotAllowed,
-        _ => Unanswered::Silent(e),
-    })?;
-    match answer {
+    match ask_mount(dev, owner, "status", None)? {
         Answer {
             status: Some(s), ..
         } => Ok(*s),
@@ -54,12 +45,50 @@ pub fn ask_status(dev: (u32, u32), owner: Option<u32>) -> Result<Status, Unanswe
     }
 }
 
-fn ask(socket: &Path, command: &str) -> std::io::Result<Answer> {
-    let mut stream = connect_local(socket, PATIENCE)?;
-    let mut line = serde_json::to_vec(&Question {
+/// Has the daemon of a mount end, and `program` serve in its place. What came of it the next daemon
+/// tells (see [`Status::upgrades`]).
+///
+/// # Errors
+/// See [`Unanswered`]. The daemon goes on then.
+pub fn ask_upgrade(
+    dev: (u32, u32),
+    owner: Option<u32>,
+    program: Program,
+) -> Result<(), Unanswered> {
+    match ask_mount(dev, owner, "upgrade", Some(program))? {
+        Answer {
+            upgrading: true, ..
+        } => Ok(()),
+        Answer { error: Some(e), .. } => Err(Unanswered::Refused(e)),
+        _ => Err(Unanswered::Refused("nothing".to_owned())),
+    }
+}
+
+fn ask_mount(
+    dev: (u32, u32),
+    owner: Option<u32>,
+    command: &str,
+    program: Option<Program>,
+) -> Result<Answer, Unanswered> {
+    let watched = Watched::open_any(dev, owner).ok_or(Unanswered::NoSocket)?;
+    if watched.daemon_is_gone() {
+        return Err(Unanswered::Dead);
+    }
+    let question = Question {
         version: VERSION,
         command: command.to_owned(),
-    })?;
+        program,
+    };
+    ask(&watched.socket(), &question).map_err(|e| match e.kind() {
+        std::io::ErrorKind::NotFound => Unanswered::NoSocket,
+        std::io::ErrorKind::PermissionDenied => Unanswered::NotAllowed,
+        _ => Unanswered::Silent(e),
+    })
+}
+
+fn ask(socket: &Path, question: &Question) -> std::io::Result<Answer> {
+    let mut stream = connect_local(socket, PATIENCE)?;
+    let mut line = serde_json::to_vec(question)?;
     line.push(b'\n');
     stream.write_all(&line)?;
     let mut answer = Vec::new();

@@ -9,11 +9,12 @@ use std::time::{Duration, Instant};
 
 use plyfs_fuse::RequestCounts;
 use plyfs_sys::{die, process, socket, usage};
-use plyfs_union::{Journal, Union};
+use plyfs_union::{Journal, Union, Verdict};
 
+use crate::control::guards::Guards;
 use crate::control::in_force::InForce;
 use crate::control::status::{self, CopyUps, Process, Status};
-use crate::control::{Answer, MAX_LINE, Question, VERSION};
+use crate::control::{Answer, MAX_LINE, Program, Question, VERSION};
 use crate::state::{MountState, StoredPath};
 
 /// How long an asker may take to write and read. One at a time is served, so this is also what a
@@ -41,6 +42,10 @@ pub struct Teller {
     pub union: Weak<Union>,
     /// When the mount was made.
     pub since: Instant,
+    /// Who makes the next daemon.
+    pub guards: Guards,
+    /// The program that this process runs.
+    pub binary: Option<StoredPath>,
 }
 
 impl Teller {
@@ -57,13 +62,56 @@ impl Teller {
         text
     }
 
+    /// The holder has ended.
+    pub fn lost_holder(&self) {
+        if self.guards.lost_holder() {
+            tracing::warn!("the holder has ended; its stand-in replaces this daemon if it dies");
+        } else {
+            self.is_unprotected();
+        }
+    }
+
+    /// A child has ended, which may be the stand-in of the holder.
+    pub fn lost_child(&self) {
+        if !self.guards.lost_child() {
+            return;
+        }
+        if self.guards.count() == 0 {
+            self.is_unprotected();
+        } else {
+            tracing::warn!("the stand-in of the holder has ended");
+        }
+    }
+
     /// Nobody takes over any more if this process dies.
-    pub fn is_unprotected(&self) {
+    fn is_unprotected(&self) {
         if let Some(union) = self.union.upgrade()
             && let Some(journal) = union.journal()
         {
-            journal.is_of_no_use("the process that would replace it has ended");
+            journal.is_of_no_use("the processes that would replace it have ended");
         }
+    }
+
+    /// Notes that another program is to serve. This process must end then.
+    fn upgrade(&self, to: Option<&Program>) -> Result<(), String> {
+        let to = to.ok_or("upgrade needs a program")?;
+        let union = self.union.upgrade();
+        let journal = union.as_ref().and_then(|u| u.journal());
+        let journal = journal.filter(|j| j.is_whole() && j.has_served()).ok_or(
+            "its daemon cannot be replaced (plyfs status says why), so there is no upgrade: mount it anew",
+        )?;
+        if to.handover != Journal::VERSION {
+            return Err(format!(
+                "the other program takes over mounts of version {}, this one is of version {}: mount it anew",
+                to.handover,
+                Journal::VERSION
+            ));
+        }
+        let path = to.path.to_path();
+        if !path.is_absolute() || !journal.change_to(&path) {
+            return Err("the path of the program is not absolute, or too long".to_owned());
+        }
+        Ok(())
     }
 
     /// Everything about the mount now; None once the view has ended.
@@ -86,6 +134,17 @@ impl Teller {
             opens: union.passes_through().then(|| union.open_counts().into()),
             process: Process::from(usage::of_this_process()),
             replaceable: union.journal().is_some_and(Journal::is_whole),
+            holders: union.journal().map_or(0, |_| self.guards.count()),
+            binary: self.binary.clone(),
+            handover: Journal::VERSION,
+            upgrades: union.journal().map_or(0, Journal::changes),
+            upgrade_failed: union.journal().and_then(Journal::change_failed).map(|v| {
+                let text = match v {
+                    Verdict::NotStarted => "the other program could not be started",
+                    Verdict::DidNotServe => "the other program did not serve",
+                };
+                text.to_owned()
+            }),
         })
     }
 }
@@ -163,13 +222,19 @@ fn answer(asker: &UnixStream, teller: &Teller) {
                     },
                     |question| reply_to(&question, teller),
                 );
+            let ends = answer.upgrading;
             let mut line = serde_json::to_vec(&Answer {
                 version: VERSION,
                 ..answer
             })?;
             line.push(b'\n');
             let mut asker = asker;
-            asker.write_all(&line)
+            let told = asker.write_all(&line);
+            if ends {
+                // It is noted, so it must come: whether the asker has heard of it or not.
+                process::end_at_once();
+            }
+            told
         });
     if let Err(e) = done {
         tracing::debug!("control socket: an asker got no answer: {e}");
@@ -210,6 +275,10 @@ fn reply_to(question: &Question, teller: &Teller) -> Answer {
             Some(status) => answer.status = Some(Box::new(status)),
             None => answer.error = Some("the mount is just ending".to_owned()),
         },
+        "upgrade" => match teller.upgrade(question.program.as_ref()) {
+            Ok(()) => answer.upgrading = true,
+            Err(e) => answer.error = Some(e),
+        },
         // `die REQUEST STEPS`, for the tests of debug builds.
         other if cfg!(debug_assertions) && other.starts_with("die ") => {
             let words: Vec<&str> = other.split(' ').collect();
@@ -217,7 +286,7 @@ fn reply_to(question: &Question, teller: &Teller) -> Answer {
                 die::arm(request, steps.parse().unwrap_or(0));
             }
         }
-        other => answer.error = Some(format!("unknown command {other:?}; known: status")),
+        other => answer.error = Some(format!("unknown command {other:?}; known: status, upgrade")),
     }
     answer
 }

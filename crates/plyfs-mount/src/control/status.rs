@@ -42,6 +42,21 @@ pub struct Status {
     /// Another daemon takes over when this one dies.
     #[serde(default)]
     pub replaceable: bool,
+    /// Processes that would make it: the holder and its stand-in.
+    #[serde(default)]
+    pub holders: u32,
+    /// The program that serves, as the kernel names it.
+    #[serde(default)]
+    pub binary: Option<StoredPath>,
+    /// Version of what daemons of the mount hand over.
+    #[serde(default)]
+    pub handover: u64,
+    /// How often another program has taken over (`plyfs upgrade`).
+    #[serde(default)]
+    pub upgrades: u64,
+    /// Why the last attempt failed.
+    #[serde(default)]
+    pub upgrade_failed: Option<String>,
 }
 
 /// Files that are open with `data=passthrough`.

@@ -26,6 +26,20 @@ pub struct Given {
 }
 
 impl Given {
+    /// An option that was read before; None where it does nothing here.
+    ///
+    /// # Errors
+    /// Where it is not known, or not with such a value.
+    pub fn again(name: &str, raw: &[u8]) -> Result<Option<Self>, OptionError> {
+        judge(name.as_bytes(), (!raw.is_empty()).then_some(raw))
+    }
+
+    /// The value as it was given.
+    #[must_use]
+    pub fn raw(&self) -> &[u8] {
+        &self.raw
+    }
+
     /// The value with escapes resolved.
     #[must_use]
     pub fn value(&self) -> Vec<u8> {

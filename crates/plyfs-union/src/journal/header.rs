@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 use plyfs_format::names::XattrNamespace;
 use plyfs_layer::Caps;
 
-use super::{HEADER, Journal};
+use super::Journal;
 
 pub(super) const MAGIC_AT: usize = 0;
 pub(super) const VERSION_AT: usize = 1;
@@ -20,11 +20,20 @@ const MOUNT_ID_AT: usize = 10;
 /// Records of requests that have ever been used are the first so many.
 pub(super) const TICKETS_AT: usize = 11;
 const HELD_AT: usize = 12;
-const HELLO_AT: usize = 16;
-/// Longest first message of the kernel that is kept, in words.
+/// How often the right to make the next daemon was taken.
+const TURN_AT: usize = 13;
+/// Words 16 to 23 are about changing the program (`super::change`).
+pub(super) const CHANGE_AT: usize = 16;
+const HELLO_AT: usize = 24;
+/// Longest message of a handshake that is kept, in words.
 const HELLO_MAX: usize = 32;
-const KEPT_LEN_AT: usize = HELLO_AT + HELLO_MAX;
+const REPLY_LEN_AT: usize = HELLO_AT + HELLO_MAX;
+const REPLY_AT: usize = REPLY_LEN_AT + 1;
+const KEPT_LEN_AT: usize = REPLY_AT + HELLO_MAX;
 const KEPT_AT: usize = KEPT_LEN_AT + 1;
+const KEPT_END: usize = 2048;
+/// The rest of the header is the path of another program.
+pub(super) const PROGRAM_AT: usize = KEPT_END;
 
 /// What a descriptor is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,7 +81,7 @@ impl Journal {
     pub fn keep(&self, keep: Keep, numbers: impl IntoIterator<Item = i32>) {
         for number in numbers {
             let at = self.get(KEPT_LEN_AT) as usize;
-            if KEPT_AT + at >= HEADER {
+            if KEPT_AT + at >= KEPT_END {
                 return self.break_off("too many layers");
             }
             let number = u64::from(number.cast_unsigned());
@@ -84,7 +93,7 @@ impl Journal {
     /// The descriptors that were noted, in that order.
     #[must_use]
     pub fn kept(&self) -> Vec<Kept> {
-        let len = (self.get(KEPT_LEN_AT) as usize).min(HEADER - KEPT_AT);
+        let len = (self.get(KEPT_LEN_AT) as usize).min(KEPT_END - KEPT_AT);
         let of = |word: u64| {
             let keep = ALL.into_iter().find(|k| *k as u64 == word >> 32)?;
             let number = (word as u32).cast_signed();
@@ -98,19 +107,47 @@ impl Journal {
         if message.len() > HELLO_MAX * 8 {
             return self.break_off("the first message of the kernel is too long");
         }
-        for (i, part) in message.chunks(8).enumerate() {
-            let mut word = [0; 8];
-            word[..part.len()].copy_from_slice(part);
-            self.set(HELLO_AT + i, u64::from_ne_bytes(word));
-        }
+        self.store_bytes(HELLO_AT, message);
         self.set(HELLO_LEN_AT, message.len() as u64);
     }
 
     /// The first message of the kernel.
     #[must_use]
     pub fn hello(&self) -> Vec<u8> {
-        let len = (self.get(HELLO_LEN_AT) as usize).min(HELLO_MAX * 8);
-        let words = (0..HELLO_MAX).flat_map(|i| self.get(HELLO_AT + i).to_ne_bytes());
+        self.bytes(
+            HELLO_AT,
+            (self.get(HELLO_LEN_AT) as usize).min(HELLO_MAX * 8),
+        )
+    }
+
+    /// Keeps the answer to it: what kernel and daemons have agreed on.
+    pub fn keep_agreement(&self, reply: &[u8]) {
+        if reply.len() > HELLO_MAX * 8 {
+            return self.break_off("the answer to the kernel is too long");
+        }
+        self.store_bytes(REPLY_AT, reply);
+        self.set(REPLY_LEN_AT, reply.len() as u64);
+    }
+
+    /// The answer to the first message of the kernel.
+    #[must_use]
+    pub fn agreement(&self) -> Vec<u8> {
+        self.bytes(
+            REPLY_AT,
+            (self.get(REPLY_LEN_AT) as usize).min(HELLO_MAX * 8),
+        )
+    }
+
+    pub(super) fn store_bytes(&self, at: usize, bytes: &[u8]) {
+        for (i, part) in bytes.chunks(8).enumerate() {
+            let mut word = [0; 8];
+            word[..part.len()].copy_from_slice(part);
+            self.set(at + i, u64::from_ne_bytes(word));
+        }
+    }
+
+    fn bytes(&self, at: usize, len: usize) -> Vec<u8> {
+        let words = (0..len.div_ceil(8)).flat_map(|i| self.get(at + i).to_ne_bytes());
         words.take(len).collect()
     }
 
@@ -118,6 +155,17 @@ impl Journal {
     pub fn serves(&self, since: u64) {
         self.set(SINCE_AT, since);
         self.set(SERVING_AT, 1);
+    }
+
+    /// Whether [`Journal::serves`] was called by this daemon or one before it.
+    #[must_use]
+    pub fn has_served(&self) -> bool {
+        self.get(SERVING_AT) == 1
+    }
+
+    /// The mount has ended: nobody is to be replaced any more.
+    pub fn has_ended(&self) {
+        self.set(SERVING_AT, 0);
     }
 
     /// Whether the process that looks after the daemon has let go of terminal and directory.
@@ -194,7 +242,7 @@ impl Journal {
 pub struct Outlook<'a>(pub &'a plyfs_sys::shared::Shared);
 
 impl Outlook<'_> {
-    fn get(&self, at: usize) -> u64 {
+    pub(super) fn get(&self, at: usize) -> u64 {
         self.0.words()[at].load(Ordering::Acquire)
     }
 
@@ -202,6 +250,23 @@ impl Outlook<'_> {
     #[must_use]
     pub fn is_replaceable(&self) -> bool {
         self.get(SERVING_AT) == 1 && self.get(BROKEN_AT) == 0
+    }
+
+    /// No daemon is to be replaced any more.
+    pub fn ends(&self) {
+        self.0.words()[SERVING_AT].store(0, Ordering::Release);
+    }
+
+    /// Changes whenever somebody has taken it upon himself to make the next daemon.
+    #[must_use]
+    pub fn turn(&self) -> u64 {
+        self.get(TURN_AT)
+    }
+
+    /// Takes the right to make the next daemon; false where somebody else has it since `turn`.
+    #[must_use]
+    pub fn takes_turn(&self, turn: u64) -> bool {
+        super::change::swap(&self.0.words()[TURN_AT], turn, turn + 1)
     }
 
     /// From now on the daemon is looked after.

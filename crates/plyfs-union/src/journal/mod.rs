@@ -3,12 +3,13 @@
 //! A process that is killed has made all stores before some point and none behind it. So records
 //! are written in an order in which each prefix means something, a word at a time; there is no
 //! lock in shared memory and nothing to roll back. See `crate::restart_design`.
+mod change;
 mod header;
 mod names;
 mod slots;
 mod tickets;
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -16,6 +17,7 @@ use parking_lot::Mutex;
 use plyfs_sys::shared::Shared;
 use plyfs_sys::{Errno, Result, SysError};
 
+pub use change::Verdict;
 pub use header::{Keep, Kept, Outlook};
 pub(crate) use slots::{Facts, NewSlot, Slot, slot_of};
 pub(crate) use tickets::{Intent, Mover};
@@ -25,12 +27,13 @@ use names::Names;
 use slots::Slots;
 use tickets::Tickets;
 
-/// Changes with the layout: a daemon of another version does not take over.
-const VERSION: u64 = 1;
+/// Changes with the layout, with what is agreed with the kernel, and with what else a daemon is
+/// handed by the one before it: a program of another version does not take over.
+const VERSION: u64 = 2;
 const MAGIC: u64 = u64::from_ne_bytes(*b"plyfsjrn");
 
 /// Words of each part. Memory is taken where it is touched: these are bounds, not sizes.
-const HEADER: usize = 2048;
+const HEADER: usize = 3072;
 const TICKETS: usize = tickets::COUNT as usize * tickets::WORDS;
 const SLOTS: usize = slots::MAX * slots::WORDS;
 const NAMES: usize = 1 << 30;
@@ -54,12 +57,27 @@ struct Pool {
 }
 
 impl Journal {
+    /// The version that this program writes and reads.
+    pub const VERSION: u64 = VERSION;
+
     /// Memory for the journal of a new mount.
     ///
     /// # Errors
     /// Where there is no such memory: ENOMEM, EFBIG and the like.
     pub fn memory() -> Result<Shared> {
         Shared::create(c"plyfs-journal", TOTAL)
+    }
+
+    /// Memory that another program has made.
+    ///
+    /// # Errors
+    /// EINVAL where it is no journal of this version.
+    pub fn memory_of(fd: OwnedFd) -> Result<Shared> {
+        let shared = Shared::map(fd, TOTAL)?;
+        if !is_known(&shared) {
+            return Err(SysError::new("open the journal", Errno::EINVAL));
+        }
+        Ok(shared)
     }
 
     /// The journal of a new mount.
@@ -84,9 +102,8 @@ impl Journal {
     /// # Errors
     /// EINVAL where it is of another version, or was not whole.
     pub fn take_over(shared: Shared) -> Result<Arc<Self>> {
-        let at = |i: usize| shared.words()[i].load(Ordering::Acquire);
-        let known = (at(header::MAGIC_AT), at(header::VERSION_AT)) == (MAGIC, VERSION);
-        if !known || at(header::BROKEN_AT) != 0 {
+        let broken = shared.words()[header::BROKEN_AT].load(Ordering::Acquire);
+        if !is_known(&shared) || broken != 0 {
             return Err(SysError::new("take over the journal", Errno::EINVAL));
         }
         let mut journal = Self {
@@ -146,6 +163,11 @@ impl Journal {
         self.word(at).store(value, Ordering::Release);
         plyfs_sys::die::step();
     }
+}
+
+fn is_known(shared: &Shared) -> bool {
+    let at = |i: usize| shared.words()[i].load(Ordering::Acquire);
+    (at(header::MAGIC_AT), at(header::VERSION_AT)) == (MAGIC, VERSION)
 }
 
 #[cfg(test)]

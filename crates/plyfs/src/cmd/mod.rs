@@ -6,6 +6,7 @@ mod container;
 mod demo;
 mod diff;
 mod doctor;
+mod hold;
 mod image;
 mod ls;
 mod man;
@@ -14,6 +15,7 @@ mod run;
 mod status;
 pub(crate) mod store;
 mod umount;
+mod upgrade;
 mod version;
 
 use std::path::Path;
@@ -33,6 +35,8 @@ pub(crate) enum Command {
     Diff(diff::Args),
     /// Show how a mount is: layers, options, requests, caches, copy-ups
     Status(status::Args),
+    /// Let this plyfs, or another one, serve a mount that is in use, without unmounting it
+    Upgrade(upgrade::Args),
     /// List the mounts of plyfs on this machine
     Ls(ls::Args),
     /// Images in the store: bring in, write out, list, check, remove
@@ -51,6 +55,9 @@ pub(crate) enum Command {
     Bench(bench::Args),
     /// Try what this machine and these directories can do for a mount
     Doctor(doctor::Args),
+    /// What a plyfs becomes by an upgrade
+    #[command(hide = true)]
+    Hold(hold::Args),
     /// Write the manual pages
     #[command(hide = true)]
     Man(man::ManArgs),
@@ -68,6 +75,8 @@ impl Command {
             Self::Umount(args) => done(umount::run(&args)),
             Self::Diff(args) => done(diff::run(args)),
             Self::Status(args) => status::run(&args),
+            Self::Upgrade(args) => upgrade::run(&args),
+            Self::Hold(args) => hold::run(&args),
             Self::Ls(args) => done(ls::run(&args)),
             Self::Image(command) => command.run(root),
             Self::Container(command) => done(command.run(root)),

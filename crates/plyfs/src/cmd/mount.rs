@@ -6,8 +6,10 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 use plyfs_image::store::Use;
 use plyfs_mount::options::{Meaning, Mode, Parsed, parse};
+use plyfs_mount::plan::Plan;
 use plyfs_mount::spec::Invoker;
 use plyfs_mount::{MountError, MountSpec, daemonize, session};
+use plyfs_sys::takeover;
 
 use crate::logging;
 
@@ -70,21 +72,41 @@ pub(crate) fn run(args: Args, root: Option<&Path>) -> anyhow::Result<()> {
         return Ok(start(spec, foreground)?);
     };
     let used = of_image(&image, ephemeral, &mut spec, root)?;
-    // Whoever serves the mount says at its end that the layers are free.
-    let restart = spec.restart;
-    let serve = move |ready: &mut daemonize::Ready, post| {
-        let served = session::serve(spec, ready, post);
-        used.end();
-        served
-    };
-    Ok(if foreground {
-        serve(
+    Ok(start_using(spec, used, foreground)?)
+}
+
+fn start_using(spec: MountSpec, used: Use, foreground: bool) -> Result<(), MountError> {
+    let (file, lock) = used.parts();
+    let plan = plan(&spec).map(|plan| plan.using(file, takeover::number(&lock)));
+    let serve = serving(spec, Some(used));
+    if foreground {
+        return serve(
             &mut daemonize::Ready::nobody_waits(),
             daemonize::Post::Alone,
-        )
-    } else {
-        daemonize::in_background(restart, serve)
-    }?)
+        );
+    }
+    daemonize::in_background(plan, serve)
+}
+
+/// What a daemon does. Whoever serves the mount says at its end that layers of the store are free.
+pub(crate) fn serving(
+    spec: MountSpec,
+    used: Option<Use>,
+) -> impl FnOnce(&mut daemonize::Ready, daemonize::Post) -> Result<(), MountError> {
+    move |ready, post| {
+        let served = session::serve(spec, ready, post);
+        let lives_on = served.as_ref().is_err_and(MountError::leaves_mount);
+        if let Some(used) = used.filter(|_| !lives_on) {
+            used.end();
+        }
+        served
+    }
+}
+
+/// What another program needs to go on with the mount, if it may.
+fn plan(spec: &MountSpec) -> Option<Plan> {
+    let plan = || Plan::of(spec).saying(&logging::words());
+    spec.restart.then(plan)
 }
 
 /// Puts an image's layers into the specification, and keeps them from being collected.
@@ -119,8 +141,7 @@ pub(crate) fn start(spec: MountSpec, foreground: bool) -> Result<(), MountError>
         let nobody = &mut daemonize::Ready::nobody_waits();
         session::serve(spec, nobody, daemonize::Post::Alone)
     } else {
-        let restart = spec.restart;
-        daemonize::in_background(restart, |ready, post| session::serve(spec, ready, post))
+        daemonize::in_background(plan(&spec), serving(spec, None))
     }
 }
 

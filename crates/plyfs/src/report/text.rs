@@ -51,9 +51,12 @@ fn head(out: &mut String, s: &Status) {
             duration(s.uptime)
         ),
     );
-    let next = match s.replaceable {
-        true => "another daemon takes over when this one dies",
-        false => "the mount ends when its daemon dies",
+    let next = match (s.replaceable, s.holders) {
+        (true, 1) => {
+            "another daemon takes over when this one dies (one process is left to make it)"
+        }
+        (true, _) => "another daemon takes over when this one dies",
+        (false, _) => "the mount ends when its daemon dies",
     };
     let before = match s.mount.restarts {
         0 => String::new(),
@@ -61,6 +64,18 @@ fn head(out: &mut String, s: &Status) {
         n => format!("; it has replaced {n} before it"),
     };
     say(out, format_args!("  {next}{before}"));
+    if let Some(binary) = &s.binary {
+        let upgrades = match s.upgrades {
+            0 => String::new(),
+            1 => "; upgraded once".to_owned(),
+            n => format!("; upgraded {n} times"),
+        };
+        let path = escaped_path(&binary.to_path());
+        say(out, format_args!("  program {path}{upgrades}"));
+    }
+    if let Some(why) = &s.upgrade_failed {
+        say(out, format_args!("  the last upgrade failed: {why}"));
+    }
     let mut rows = Vec::new();
     let mut row =
         |what: &str, path: &std::path::Path| rows.push(vec![what.to_owned(), escaped_path(path)]);

@@ -3,7 +3,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use fuser::FopenFlags;
 use plyfs_sys::backing;
-use plyfs_sys::open::{O_ACCMODE, O_APPEND, O_RDONLY, O_TRUNC, O_WRONLY};
+use plyfs_sys::open::{O_ACCMODE, O_APPEND, O_DSYNC, O_RDONLY, O_TRUNC, O_WRONLY};
 use plyfs_union::{Backings, How, Way};
 
 /// Registers files with the connection.
@@ -42,6 +42,7 @@ pub(crate) fn how(flags: i32) -> How {
         reads: mode != O_WRONLY,
         writes: mode != O_RDONLY,
         appends: flags & O_APPEND != 0,
+        syncs: flags & O_DSYNC != 0,
         truncates: flags & O_TRUNC != 0,
         // Programs have O_LARGEFILE in their flags; `fuse_priv_ioctl_prepare()` has none at all.
         by_kernel: flags == O_RDONLY,

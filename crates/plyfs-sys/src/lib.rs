@@ -9,7 +9,6 @@ pub mod at;
 pub mod attr;
 pub mod backing;
 pub mod beneath;
-pub mod confine;
 pub mod copy;
 pub mod detach;
 pub mod die;

@@ -11,7 +11,7 @@ use crate::error::{Result, SysError};
 use crate::name::Name;
 
 /// Flags of open(2), as the kernel passes them on.
-pub use libc::{O_ACCMODE, O_APPEND, O_RDONLY, O_TRUNC, O_WRONLY};
+pub use libc::{O_ACCMODE, O_APPEND, O_DSYNC, O_RDONLY, O_TRUNC, O_WRONLY};
 
 bitflags! {
     /// How a regular file is opened for I/O.

@@ -97,6 +97,7 @@ impl Union {
         if inode.kind == Kind::File
             && !self.options.volatile
             && found.size > 0
+            && !sabotaged("copy-not-synced")
             && let Some(file) = staged.file()
         {
             io::fsync(file, false)?;
@@ -374,6 +375,7 @@ impl Union {
             self.empty_metacopy(dst.as_fd(), &before);
             return Err(e);
         }
+        inode.durable.mark_changed();
         inode.metacopy.store(false, Ordering::Release);
         self.files.put(inode.id, dst, LayerIdx::UPPER, true);
         Ok(())

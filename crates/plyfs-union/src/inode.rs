@@ -7,6 +7,7 @@ use plyfs_layer::{LayerIdx, Obj};
 use plyfs_sys::NameBuf;
 use plyfs_sys::stat::{Kind, LayerIno};
 
+use crate::durable::Durable;
 use crate::index::IndexState;
 use crate::lowers::{LowerObjs, Lowers};
 use crate::protect::KnownProtection;
@@ -92,6 +93,8 @@ pub struct Inode {
     pub(crate) lowers: Lowers,
     /// The upper file has attributes only, its data is the lower's.
     pub(crate) metacopy: AtomicBool,
+    /// Whether its name and marks are known to be durable.
+    pub(crate) durable: Durable,
     /// Serialises copy-up of this inode; held for as long as the copy takes.
     pub(crate) copy_up: Mutex<()>,
     /// Where it is. None for the root and for what has been removed.
@@ -167,6 +170,7 @@ impl Inode {
             upper,
             lowers: Lowers::new(parts.kind, parts.lowers),
             metacopy: AtomicBool::new(parts.metacopy),
+            durable: Durable::default(),
             copy_up: Mutex::new(()),
             link: Mutex::new(parts.link),
             protection: KnownProtection::default(),

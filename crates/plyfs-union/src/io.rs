@@ -141,12 +141,18 @@ impl Union {
             Kind::File => {
                 self.settle_time(node);
                 let file = self.write_file(&inode)?;
-                Ok(io::fsync(file.fd(), data_only)?)
+                let pending = inode.durable.pending();
+                let data_only = data_only && (pending.is_none() || sabotaged("name-not-synced"));
+                io::fsync(file.fd(), data_only)?;
+                if let Some(pending) = pending.filter(|_| !data_only) {
+                    inode.durable.stored(pending);
+                }
+                Ok(())
             }
             Kind::Dir => {
                 let obj = inode.upper().ok_or(Error::Stale)?;
                 let dir = open::open_dir_for_list(self.reach.dir_fd(obj)?.as_fd())?;
-                Ok(io::fsync(dir.as_fd(), data_only)?)
+                Ok(io::fsync(dir.as_fd(), false)?)
             }
             _ => Ok(()),
         }

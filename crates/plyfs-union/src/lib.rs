@@ -12,6 +12,7 @@ mod config;
 mod copy_up;
 mod create;
 mod design;
+mod durable;
 mod error;
 mod files;
 mod filesystems;

@@ -50,6 +50,8 @@ pub struct How {
     pub writes: bool,
     /// All that is written goes to the end.
     pub appends: bool,
+    /// Each write is durable when it returns.
+    pub syncs: bool,
     /// The file is cut to nothing.
     pub truncates: bool,
     /// The kernel opens the file for an ioctl of its own, and looks no name up again.
@@ -353,6 +355,10 @@ impl Union {
         inode: &Arc<Inode>,
         (how, asked): (How, bool),
     ) -> Result<Way> {
+        if how.syncs && how.writes && inode.durable.pending().is_some() {
+            // The kernel syncs the data it writes, not the name by which that is found.
+            self.fsync(inode.id, true)?;
+        }
         loop {
             let data = inode.data().ok_or(Error::Stale)?;
             if how.writes && data.layer() != LayerIdx::UPPER {

@@ -38,7 +38,7 @@ pub struct InForce {
 }
 
 impl InForce {
-    pub(crate) fn new(name: &str, value: impl Into<String>, why: Why) -> Self {
+    fn new(name: &str, value: impl Into<String>, why: Why) -> Self {
         Self {
             name: name.to_owned(),
             value: value.into(),
@@ -47,7 +47,7 @@ impl InForce {
         }
     }
 
-    pub(crate) fn noting(mut self, note: &str) -> Self {
+    fn noting(mut self, note: &str) -> Self {
         self.note = Some(note.to_owned());
         self
     }
@@ -197,7 +197,6 @@ fn sets(meaning: Meaning) -> Option<&'static str> {
         Meaning::Data => "data",
         Meaning::MaxWrite => "max_write",
         Meaning::UserXattr => "xattrs",
-        Meaning::NoSandbox => "sandbox",
         _ => return None,
     })
 }

@@ -90,8 +90,6 @@ pub enum Meaning {
     Data,
     /// `norestart`.
     NoRestart,
-    /// `nosandbox`.
-    NoSandbox,
     /// `fsname=`.
     FsName,
     /// `subtype=`.
@@ -156,7 +154,6 @@ impl Meaning {
                 "auto|cached|passthrough: how data is read and written (default auto: cached)"
             }
             Self::NoRestart => "a daemon in the background that dies is not replaced",
-            Self::NoSandbox => "the daemon keeps the privileges, paths and system calls it has",
             Self::FsName => "source that df and mount show",
             Self::Subtype => "X in the type fuse.X that df and mount show",
             Self::AllowOther => "let other users in (root always does)",
@@ -294,7 +291,6 @@ pub static OPTIONS: &[OptionDef] = &[
     of(Origin::Plyfs, "slow", Value, Meaning::Slow),
     of(Origin::Plyfs, "data", Value, Meaning::Data),
     of(Origin::Plyfs, "norestart", Nothing, Meaning::NoRestart),
-    of(Origin::Plyfs, "nosandbox", Nothing, Meaning::NoSandbox),
     libfuse("max_threads", Value, Meaning::Threads),
     libfuse("max_write", Value, Meaning::MaxWrite),
     libfuse("max_read", Value, Meaning::MaxRead),

@@ -19,6 +19,7 @@ const READ: How = How {
     reads: true,
     writes: false,
     appends: false,
+    syncs: false,
     truncates: false,
     by_kernel: false,
 };

@@ -9,9 +9,10 @@ use nix::errno::Errno;
 use nix::fcntl::copy_file_range;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::unistd::{Uid, setfsuid};
-use plyfs_testkit::{Stack, mount_plyfs, need_fuse};
+use plyfs_testkit::{Stack, mount_kernel, mount_plyfs, need, need_fuse};
 use rustix::fs::{IFlags, ioctl_setflags};
 
+use crate::copy_up_faults::backing::Backing;
 use crate::support::{errno, names, on_plyfs, read, run};
 
 /// How a line of the table begins, and the test of it.
@@ -91,6 +92,14 @@ const PINS: &[(&str, &str)] = &[
     (
         "setting the modification time that",
         "the_time_that_a_file_has_copies_nothing_up",
+    ),
+    (
+        "setting the modification time alone",
+        "an_append_only_file_takes_a_time",
+    ),
+    (
+        "a rename onto a directory",
+        "a_rename_that_fails_on_ext4_changes_nothing",
     ),
     (
         "links of a lower symlink",
@@ -220,6 +229,45 @@ fn a_protected_file_opens_and_takes_nothing() {
         assert_eq!(read(m.join("f")), "data");
         run(m.path(), "chattr", &["-i", "f"]);
     });
+}
+
+#[test]
+fn an_append_only_file_takes_a_time() {
+    on_plyfs(&["f f = data"], "", |_, m| {
+        run(m.path(), "chattr", &["+a", "f"]);
+        let file = File::open(m.join("f")).unwrap();
+        let times = FileTimes::new().set_modified(UNIX_EPOCH);
+        file.set_times(times).unwrap();
+        assert_eq!(file.metadata().unwrap().mtime(), 0);
+        let both = times.set_accessed(UNIX_EPOCH);
+        assert_eq!(errno(file.set_times(both)), Errno::EPERM);
+        run(m.path(), "chattr", &["-a", "f"]);
+    });
+}
+
+#[test]
+fn a_rename_that_fails_on_ext4_changes_nothing() {
+    need_fuse!();
+    need!("mkfs.ext4");
+    for kernel in [true, false] {
+        let stack = Stack::planted(&["d old"]);
+        let _ext4 = Backing::image(&stack, "ext4", "16M", &[], "defaults").take_upper(&stack);
+        fs::create_dir_all(stack.upper().join("new/full")).unwrap();
+        let before = UNIX_EPOCH + Duration::from_secs(1_000_000_000);
+        File::open(stack.upper())
+            .and_then(|dir| dir.set_modified(before))
+            .unwrap();
+        let options = "redirect_dir=on";
+        let m = if kernel {
+            mount_kernel(&stack, options)
+        } else {
+            mount_plyfs(&stack, options)
+        };
+        let failed = fs::rename(m.join("old"), m.join("new"));
+        assert_eq!(errno(failed), Errno::ENOTEMPTY);
+        let after = fs::metadata(m.path()).unwrap().modified().unwrap();
+        assert_eq!(after != before, kernel);
+    }
 }
 
 #[test]

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod attr;
+mod bad_disk;
 mod bad_input;
 mod budget;
 mod clients;

@@ -189,14 +189,31 @@ fn what_is_open_stays_open_with_index_metacopy_and_redirects() {
     survives("index=on,metacopy=on,redirect_dir=on");
 }
 
+#[test]
+fn what_is_open_stays_open_with_data_passed_through() {
+    need_fuse!();
+    need_root!();
+    survives("data=passthrough");
+}
+
 /// Sixty kills while programs read, write, list, rename, link and commit; each step is checked
 /// against a copy in memory, and no system call may fail. `scripts/kills` has the longer form.
 #[test]
 fn no_call_fails_and_no_byte_is_wrong_while_daemons_are_killed() {
     need_fuse!();
     need_root!();
-    let kills = std::env::var("PLYFS_KILLS").map_or(60, |n| n.parse().unwrap());
-    load::kills(kills, "redirect_dir=on");
+    load::kills(kills(60), "redirect_dir=on");
+}
+
+#[test]
+fn no_call_fails_with_data_passed_through_while_daemons_are_killed() {
+    need_fuse!();
+    need_root!();
+    load::kills(kills(40), "redirect_dir=on,data=passthrough");
+}
+
+fn kills(usual: u64) -> u64 {
+    std::env::var("PLYFS_KILLS").map_or(usual, |n| n.parse().unwrap())
 }
 
 /// Killed after its N-th step, for each N and each kind of request that changes something.
@@ -207,7 +224,9 @@ fn a_request_that_is_killed_at_any_step_is_done_once() {
     if !cfg!(debug_assertions) {
         return;
     }
-    steps::all();
+    steps::all(&steps::CASES, "redirect_dir=on,threads=2", 100);
+    let passed = "redirect_dir=on,threads=2,data=passthrough";
+    steps::all(&steps::PASSED_CASES, passed, 50);
 }
 
 #[test]

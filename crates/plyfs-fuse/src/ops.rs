@@ -778,7 +778,7 @@ impl Filesystem for Adapter {
         flags: i32,
         reply: ReplyCreate,
     ) {
-        self.guard(req, Op::Create, parent, |_| {
+        self.guard(req, Op::Create, parent, |ticket| {
             if !self.union.passes_through() {
                 return reply.error(Errno::ENOSYS);
             }
@@ -794,7 +794,7 @@ impl Filesystem for Adapter {
                 Ok((entry, out)) => {
                     let (node, sent) = (entry.node.id, self.sent(&entry));
                     let unique = req.unique().0;
-                    if !self.raw.created(unique, reply, entry, sent, out) {
+                    if !self.raw.created(unique, reply, entry, sent, out, ticket) {
                         self.union.release(node, how.writes);
                     }
                 }

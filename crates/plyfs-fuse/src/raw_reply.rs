@@ -69,13 +69,17 @@ impl RawReply {
         entry: Entry,
         sent: Sent,
         out: OpenOut,
+        ticket: &Ticket<'_>,
     ) -> bool {
         let mut w = Writer(Vec::with_capacity(ENTRY_OUT + OPEN_OUT));
         w.entry(sent.node.0, Some(&entry.attr), sent.ttl);
         w.open(out);
+        ticket.count(entry.node.id);
         let taken = self.send(unique, &w.0);
         if taken {
             entry.node.leak();
+        } else {
+            ticket.uncount([entry.node.id]);
         }
         std::mem::forget(reply);
         taken

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use plyfs_fuse::Session;
+use plyfs_fuse::{Session, SessionConfig};
 use plyfs_layer::LayerRoot;
 use plyfs_sys::mount::{self, MountEntry};
 use plyfs_sys::shared::Shared;
@@ -102,8 +102,12 @@ pub(crate) fn take_over(
         let path = path.clone().unwrap_or_else(|| spec.mountpoint.clone());
         describe(spec, &Target::Directory { path, dev: None })
     });
-    let session = Session::take_over(Arc::clone(&union), dev, spec.session.clone())
-        .map_err(MountError::Session)?;
+    let config = SessionConfig {
+        stack_depth: journal.stack_depth(),
+        ..spec.session.clone()
+    };
+    let session =
+        Session::take_over(Arc::clone(&union), dev, config).map_err(MountError::Session)?;
     let mut held = kept.all(Keep::Lock);
     held.push(dev_fuse);
     tracing::warn!(

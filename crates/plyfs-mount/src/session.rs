@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
-use plyfs_fuse::{Data, Ended, Session};
+use plyfs_fuse::{Ended, Session};
 use plyfs_sys::mount::{self, FuseMount, HelperError, MountEntry, Unmount};
 use plyfs_sys::process::{
     self, CHILD_ENDED_SIGNAL, PARENT_ENDED_SIGNAL, REPORT_SIGNAL, StopSignals,
@@ -107,8 +107,9 @@ fn begin(
         spec.settings.flags.insert(mount::MountFlags::RDONLY);
     }
     let state = describe(spec, &target);
-    // Opens and backing files of a passed-through connection are in no journal yet.
-    let journal = journal.filter(|_| spec.session.data == Data::Cached);
+    if let Some(journal) = &journal {
+        journal.stands_on(stack_depth);
+    }
     let union = Union::open_noted(config, journal)?;
     let (dev, mounted) = match connect(target, &spec.settings) {
         Ok(connected) => connected,

@@ -28,6 +28,7 @@ mod lower_index;
 mod lowers;
 mod merge;
 mod noted;
+mod open_table;
 mod opens;
 mod owner;
 mod protect;

@@ -7,17 +7,15 @@
 //! be bound to the upper file. Who has the first number reads the lower file on, as it was, and
 //! sees its size; all else is the same under both numbers.
 //!
-//! All this state is here: a count for each of the kernel's inodes, and what it is bound to. Data of
+//! All this state is in [`crate::open_table`]: a count for each of the kernel's inodes, and what it is bound to. Data of
 //! files that the kernel does not take is read and written by requests, as without passthrough.
-use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
-use parking_lot::Mutex;
 use plyfs_layer::{LayerIdx, Obj};
 use plyfs_sys::open::Access;
-use plyfs_sys::stat::{Kind, LayerIno};
+use plyfs_sys::stat::Kind;
 use plyfs_sys::{Errno, SysError, open, stat};
 
 use crate::attr::{Attr, SetAttr};
@@ -25,10 +23,10 @@ use crate::copy_up::DataNeed;
 use crate::files::OpenFile;
 use crate::inode::{Inode, NodeId};
 use crate::io::SUID_SGID;
+use crate::journal::Intent;
 use crate::lookup::Entry;
+use crate::open_table::{DataFile, Joined};
 use crate::{Caller, Error, Result, Union};
-
-const SHARDS: usize = 16;
 
 /// Who registers data files with the kernel.
 pub trait Backings: Send + Sync + std::fmt::Debug {
@@ -73,56 +71,6 @@ pub enum Way {
     },
 }
 
-/// Which file of a layer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct DataFile(LayerIdx, LayerIno);
-
-impl DataFile {
-    fn of(obj: &Obj) -> Self {
-        Self(obj.layer(), obj.id())
-    }
-}
-
-/// What an inode of the kernel is bound to while it is open.
-#[derive(Debug)]
-struct Bound {
-    file: DataFile,
-    /// None where the kernel did not take the file.
-    backing: Option<u32>,
-    opens: u64,
-    writers: u64,
-    /// The thread whose open was answered with ESTALE last. One that comes again has no name to
-    /// look up: it opens a descriptor of /proc, or a file that is mounted somewhere.
-    sent_away: Option<u32>,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    bound: Option<Bound>,
-    /// It was open for reading and writing, so that it may be mapped for writing as long as the
-    /// kernel knows it: mappings outlive descriptors, and nobody tells when they change the file.
-    mapped: bool,
-}
-
-/// What an open finds.
-#[derive(Debug, PartialEq, Eq)]
-enum Joined {
-    /// It is one more of those that are there.
-    Yes(Option<u32>),
-    /// Nobody has the inode open.
-    First,
-    /// The inode is bound to another file.
-    Other,
-}
-
-/// The table of opens.
-#[derive(Debug, Default)]
-pub(crate) struct Opens {
-    backings: OnceLock<Box<dyn Backings>>,
-    shards: [Mutex<HashMap<NodeId, State>>; SHARDS],
-    refused: AtomicBool,
-}
-
 /// How many files are open, for those who ask how a mount is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct OpenCounts {
@@ -132,138 +80,6 @@ pub struct OpenCounts {
     pub served: u64,
     /// Opens of all of them.
     pub opens: u64,
-}
-
-impl Opens {
-    fn is_on(&self) -> bool {
-        self.backings.get().is_some()
-    }
-
-    fn shard(&self, node: NodeId) -> &Mutex<HashMap<NodeId, State>> {
-        &self.shards[(node.0 as usize) % SHARDS]
-    }
-
-    /// Counts one more open of `node` if it is bound to `file`, or served.
-    fn join(&self, node: NodeId, file: DataFile, how: How) -> Joined {
-        let mut shard = self.shard(node).lock();
-        let Some(state) = shard.get_mut(&node) else {
-            return Joined::First;
-        };
-        let Some(bound) = &mut state.bound else {
-            return Joined::First;
-        };
-        if bound.file != file && bound.backing.is_some() {
-            return Joined::Other;
-        }
-        bound.opens += 1;
-        bound.writers += u64::from(how.writes);
-        Joined::Yes(bound.backing)
-    }
-
-    /// Binds `node`, which nobody has open, and counts the first open; false when somebody was
-    /// faster.
-    fn bind(&self, node: NodeId, file: DataFile, backing: Option<u32>, how: How) -> bool {
-        let mut shard = self.shard(node).lock();
-        let state = shard.entry(node).or_default();
-        if state.bound.is_some() {
-            return false;
-        }
-        state.bound = Some(Bound {
-            file,
-            backing,
-            opens: 1,
-            writers: u64::from(how.writes),
-            sent_away: None,
-        });
-        true
-    }
-
-    /// Counts an open for reading of `node`, which is bound to another file, by one who looks no name
-    /// up: a thread that was sent away before, or the kernel. Otherwise remembers the thread.
-    fn join_again(&self, node: NodeId, pid: u32, how: How) -> Option<u32> {
-        let mut shard = self.shard(node).lock();
-        let bound = shard.get_mut(&node)?.bound.as_mut()?;
-        let again = how.by_kernel || bound.sent_away.replace(pid) == Some(pid);
-        if how.writes || !again {
-            return None;
-        }
-        bound.opens += 1;
-        bound.backing
-    }
-
-    /// Notes that `node`, which is open, may be mapped for writing; true when that is news.
-    fn may_be_mapped(&self, node: NodeId) -> bool {
-        let mut shard = self.shard(node).lock();
-        !std::mem::replace(&mut shard.entry(node).or_default().mapped, true)
-    }
-
-    /// Takes back one open; the registration that nobody needs any more.
-    fn leave(&self, node: NodeId, writes: bool) -> Option<u32> {
-        let mut shard = self.shard(node).lock();
-        let state = shard.get_mut(&node)?;
-        let bound = state.bound.as_mut()?;
-        bound.opens -= 1;
-        bound.writers = bound.writers.saturating_sub(u64::from(writes));
-        if bound.opens > 0 {
-            return None;
-        }
-        let backing = bound.backing;
-        state.bound = None;
-        if !state.mapped {
-            shard.remove(&node);
-        }
-        backing
-    }
-
-    /// The file `node` is bound to by passthrough.
-    fn bound(&self, node: NodeId) -> Option<DataFile> {
-        let shard = self.shard(node).lock();
-        let bound = shard.get(&node)?.bound.as_ref()?;
-        bound.backing.map(|_| bound.file)
-    }
-
-    /// Whether attributes of `node` change without the kernel's knowledge: by a mapping, or by a
-    /// write that takes suid and sgid off.
-    fn drifts(&self, node: NodeId, attr: &Attr) -> bool {
-        let shard = self.shard(node).lock();
-        let privileged = attr.mode & SUID_SGID != 0;
-        shard.get(&node).is_some_and(|state| {
-            state.mapped
-                || privileged
-                    && state
-                        .bound
-                        .as_ref()
-                        .is_some_and(|b| b.backing.is_some() && b.writers > 0)
-        })
-    }
-
-    /// The kernel does not know `node` any more. It tells of the last close before, so that nothing
-    /// is bound; if it did not, the registration must not stay.
-    pub(crate) fn forget(&self, node: NodeId) {
-        let state = self.shard(node).lock().remove(&node);
-        let left = state.and_then(|s| s.bound).and_then(|b| b.backing);
-        self.unregister(left);
-    }
-
-    fn unregister(&self, backing: Option<u32>) {
-        if let (Some(backing), Some(backings)) = (backing, self.backings.get()) {
-            backings.unregister(backing);
-        }
-    }
-
-    fn counts(&self) -> OpenCounts {
-        let mut counts = OpenCounts::default();
-        for shard in &self.shards {
-            for bound in shard.lock().values().filter_map(|s| s.bound.as_ref()) {
-                match bound.backing {
-                    Some(_) => counts.passed += 1,
-                    None => counts.served += 1,
-                }
-                counts.opens += bound.opens;
-            }
-        }
-        counts
-    }
 }
 
 impl Union {
@@ -321,6 +137,7 @@ impl Union {
         }
         let asked = how.writes && self.must_ask(&inode, None)?;
         let way = self.bind(caller, node, &inode, (how, asked))?;
+        self.intend(Intent::Opened(node, how.writes));
         if how.reads && how.writes && self.opens.may_be_mapped(node) {
             // The kernel keeps attributes that a mapping may change from now on.
             self.invalidate(node);
@@ -336,6 +153,7 @@ impl Union {
         let asked = how.writes && self.must_ask(&made.node, Some(made.attr.mode))?;
         let node = made.node.id;
         let way = self.bind(&Caller::ROOT, node, &made.node, (how, asked))?;
+        self.intend(Intent::Opened(node, how.writes));
         if how.reads && how.writes {
             self.opens.may_be_mapped(node);
         }
@@ -344,8 +162,37 @@ impl Union {
 
     /// Takes back one [`Union::open_file`] with the same `writes`.
     pub fn release(&self, node: NodeId, writes: bool) {
+        if self.has_before(Intent::Released) {
+            return;
+        }
+        self.intend(Intent::Released);
+        self.take_back(node, writes);
+    }
+
+    fn take_back(&self, node: NodeId, writes: bool) {
         let unused = self.opens.leave(node, writes);
         self.opens.unregister(unused);
+    }
+
+    /// The request on this thread was begun by a daemon that is dead: what that has counted for the
+    /// reply is counted again.
+    pub(crate) fn take_back_open(&self) {
+        let intent = self.table.journal().map(|j| j.intent());
+        if let Some(Intent::Opened(node, writes)) = intent {
+            self.intend(Intent::None);
+            self.take_back(node, writes);
+        }
+    }
+
+    fn intend(&self, intent: Intent) {
+        if let Some(journal) = self.table.journal() {
+            journal.intend(intent);
+        }
+    }
+
+    fn has_before(&self, intent: Intent) -> bool {
+        let journal = self.table.journal();
+        journal.is_some_and(|j| j.is_again() && j.intent() == intent)
     }
 
     fn bind(
@@ -370,9 +217,13 @@ impl Union {
                 Joined::Yes(backing) => backing,
                 // The data has risen since it was looked at.
                 Joined::Other if inode.data().is_some_and(|d| DataFile::of(&d) != file) => continue,
+                // A thread that comes again is another thing than a request that does.
+                Joined::Other if self.has_before(Intent::SentAway) => {
+                    return Err(self.send_away(caller, node, inode));
+                }
                 Joined::Other => match self.opens.join_again(node, caller.pid, how) {
                     Some(lower) => return Ok(Way::Asked(lower)),
-                    None => return Err(self.split(inode)),
+                    None => return Err(self.send_away(caller, node, inode)),
                 },
                 Joined::First => {
                     let backing = self.register(inode, &data)?;
@@ -426,6 +277,12 @@ impl Union {
             }
             Ok(fd)
         })
+    }
+
+    fn send_away(&self, caller: &Caller, node: NodeId, inode: &Arc<Inode>) -> Error {
+        self.intend(Intent::SentAway);
+        self.opens.send_away(node, caller.pid);
+        self.split(inode)
     }
 
     /// Gives the inode a second number; the kernel finds it when it looks the name up again.

@@ -34,7 +34,9 @@
 //! but an order of stores in which each prefix means something.
 //!
 //! An inode is noted by the slot of its directory, its name there, and what is to be found: 64 bytes
-//! and the name. Handles need no entry, there are none. Caches need none, they are built again.
+//! and the name. Handles need no entry, there are none; with passthrough the journal has what each inode of
+//! the kernel is bound to, how often it is open, and the number by which the connection, which
+//! lives on, knows the file. Caches need none, they are built again.
 //!
 //! *Each change on disk of what a name means is noted before* at the inode that has the name: a pin
 //! for an object that is about to lose its last name, `REMOVED` at a lower one, the new place of what

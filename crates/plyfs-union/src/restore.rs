@@ -71,6 +71,9 @@ impl Union {
         };
         restore.begin(key, parts);
         let restored = restore.run();
+        union.table.restore_seconds(journal);
+        let is_known = |node| union.table.get(node).is_some();
+        union.opens.restore(journal, is_known);
         Ok((Arc::new(union), restored))
     }
 

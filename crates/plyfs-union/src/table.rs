@@ -17,7 +17,7 @@ use plyfs_layer::LayerIdx;
 use plyfs_sys::Name;
 
 use crate::inode::{Inode, Key, KnownBy, NodeId, Parts};
-use crate::journal::{Journal, NewSlot};
+use crate::journal::{Journal, NewSlot, Record};
 
 const SHARDS: usize = 16;
 
@@ -40,8 +40,8 @@ pub struct Table {
 struct Second {
     /// The second number, by the first.
     numbers: HashMap<NodeId, NodeId>,
-    /// The inode, by its second number.
-    inodes: HashMap<NodeId, Arc<Inode>>,
+    /// The inode, by its second number, and where that is noted.
+    inodes: HashMap<NodeId, (Arc<Inode>, Option<Record>)>,
 }
 /// Numbers of inodes that the journal has no room for begin here.
 const BEYOND: u64 = 1 << 62;
@@ -204,7 +204,8 @@ impl Table {
             return Some(Arc::clone(found));
         }
         drop(shard);
-        self.second.read().inodes.get(&id).cloned()
+        let second = self.second.read();
+        second.inodes.get(&id).map(|(inode, _)| Arc::clone(inode))
     }
 
     /// A counted reference to the inode with number `id`.
@@ -358,14 +359,12 @@ impl Table {
 
     /// The kernel gives back `count` lookups of `id`; true when the inode is no longer known.
     pub fn forget(&self, id: NodeId, count: u64) -> bool {
+        let inode = self.get(id);
         if let Some(journal) = &self.journal {
             // First, so that a kill in between never leaves a count that nobody holds.
-            journal.uncount(id, count);
+            journal.uncount(inode.as_ref().map_or(id, |inode| inode.id), count);
         }
-        match self.get(id) {
-            Some(inode) => self.put(&inode, count),
-            None => false,
-        }
+        inode.is_some_and(|inode| self.put(&inode, count))
     }
 
     /// Gives back `count` references; the last one takes the inode out. The count never goes
@@ -408,6 +407,10 @@ impl Table {
             let number = second.numbers.remove(&inode.id);
             let gone = number.and_then(|id| second.inodes.remove(&id));
             drop(second);
+            let record = gone.as_ref().and_then(|(_, record)| *record);
+            if let (Some(journal), Some(record)) = (&self.journal, record) {
+                journal.drop_record(record);
+            }
             drop(gone);
         }
         true
@@ -420,9 +423,26 @@ impl Table {
             return false;
         }
         let id = NodeId(self.next.fetch_add(1, Ordering::Relaxed));
+        let journal = self.journal.as_ref();
+        let record = journal.and_then(|j| j.note_second(id, inode.id));
         second.numbers.insert(inode.id, id);
-        second.inodes.insert(id, Arc::clone(inode));
+        second.inodes.insert(id, (Arc::clone(inode), record));
         true
+    }
+
+    /// The second numbers that dead daemons have given to inodes that are known again.
+    pub(crate) fn restore_seconds(&self, journal: &Journal) {
+        for (record, id, first) in journal.seconds() {
+            // No number is given out twice.
+            self.next.fetch_max(id.0 + 1, Ordering::Relaxed);
+            let Some(inode) = self.get(first) else {
+                journal.drop_record(record);
+                continue;
+            };
+            let mut second = self.second.write();
+            second.numbers.insert(first, id);
+            second.inodes.insert(id, (inode, Some(record)));
+        }
     }
 
     /// The number by which the kernel is to know an inode from now on: the last one given to it.

@@ -17,7 +17,7 @@ use crate::kept_times::KeptTimes;
 use crate::listing::UpperList;
 use crate::lower_index::LowerIndex;
 use crate::lowers::LowerObjs;
-use crate::opens::Opens;
+use crate::open_table::Opens;
 use crate::stack::Stack;
 use crate::stats::Copies;
 use crate::table::Table;
@@ -102,10 +102,10 @@ impl Union {
         Ok(Self {
             stack,
             times: KeptTimes::new(journal.clone()),
-            table: Table::new(journal),
+            table: Table::new(journal.clone()),
             reach: Reach::new(options.fd_budget / 2),
             files: OpenFiles::new(options.fd_budget / 2),
-            opens: Opens::default(),
+            opens: Opens::new(journal),
             lower_cache: ByteCache::new(options.cache_bytes / 2),
             upper_cache: ByteCache::new(options.cache_bytes / 2),
             upper_dirs: UpperDirs::default(),
@@ -126,6 +126,9 @@ impl Union {
         let (ticket, request, counted) = journal.begin_request(unique);
         for node in counted {
             self.forget(node, 1);
+        }
+        if request != Request::Fresh {
+            self.take_back_open();
         }
         (ticket, request)
     }
@@ -211,14 +214,17 @@ impl Union {
     /// The kernel gives back `count` lookups of an inode.
     pub fn forget(&self, node: NodeId, count: u64) {
         self.settle_time(node);
-        let first = match self.passes_through() {
-            true => self.table.get(node).map_or(node, |inode| inode.id),
-            false => node,
-        };
+        // What is open is known by the kernel's numbers, all else by the first.
+        let both = self
+            .passes_through()
+            .then(|| self.table.get(node))
+            .flatten();
+        let both = both.map(|inode| (inode.id, self.table.node_of(&inode)));
+        let (first, second) = both.unwrap_or((node, node));
         if node != NodeId::ROOT && self.table.forget(node, count) {
             if self.passes_through() {
-                self.opens.forget(node);
                 self.opens.forget(first);
+                self.opens.forget(second);
             }
             let node = first;
             self.files.remove(node);

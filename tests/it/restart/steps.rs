@@ -1,5 +1,6 @@
 //! Kills the daemon after the N-th step of one request, for each N and each kind of request.
 use std::fs::{self, File};
+use std::io::Write;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 
@@ -13,7 +14,7 @@ use crate::support::{names, read};
 
 /// A kind of request: how the kernel calls it, how to make ready for it in an empty directory, the
 /// call, and what must be there afterwards.
-struct Case {
+pub(super) struct Case {
     request: &'static str,
     name: &'static str,
     ready: fn(&Path),
@@ -49,7 +50,7 @@ fn exchange(d: &Path, a: &str, b: &str) {
 }
 
 /// The lower has `l` = lower, `dir/in` and `empty/` in each directory `dN`.
-const CASES: [Case; 20] = [
+pub(super) const CASES: [Case; 20] = [
     case(
         "mknod",
         "file",
@@ -220,6 +221,63 @@ const CASES: [Case; 20] = [
     ),
 ];
 
+/// The requests that only a mount with data=passthrough answers.
+pub(super) const PASSED_CASES: [Case; 5] = [
+    case(
+        "create",
+        "file",
+        nothing,
+        |d| {
+            let mut file = File::create_new(d.join("f")).unwrap();
+            file.write_all(b"text").unwrap();
+        },
+        |d| {
+            assert_eq!(fs::metadata(d.join("f")).unwrap().nlink(), 1);
+            assert_eq!(read(d.join("f")), "text");
+        },
+    ),
+    case(
+        "open",
+        "to read",
+        nothing,
+        |d| assert_eq!(read(d.join("l")), "lower"),
+        |d| assert_eq!(read(d.join("l")), "lower"),
+    ),
+    case(
+        "open",
+        "copies up",
+        nothing,
+        |d| {
+            let mut file = File::options().append(true).open(d.join("l")).unwrap();
+            file.write_all(b" and upper").unwrap();
+        },
+        |d| assert_eq!(read(d.join("l")), "lower and upper"),
+    ),
+    case(
+        "open",
+        "cuts",
+        one_file,
+        |d| fs::write(d.join("f"), "new").unwrap(),
+        |d| {
+            assert_eq!(read(d.join("f")), "new");
+        },
+    ),
+    // The writer is sent to a second inode, whose file is not the one that the reader has.
+    case(
+        "open",
+        "beside a reader from before",
+        nothing,
+        |d| {
+            let before = File::open(d.join("l")).unwrap();
+            let mut file = File::options().append(true).open(d.join("l")).unwrap();
+            file.write_all(b" and upper").unwrap();
+            assert_eq!(read(d.join("l")), "lower and upper");
+            assert_eq!(std::io::read_to_string(&before).unwrap(), "lower");
+        },
+        |d| assert_eq!(read(d.join("l")), "lower and upper"),
+    ),
+];
+
 /// What is open when its last name goes keeps its data.
 fn unlink_open(d: &Path, name: &str, text: &str) {
     let open = File::open(d.join(name)).unwrap();
@@ -231,7 +289,8 @@ fn unlink_open(d: &Path, name: &str, text: &str) {
 /// More steps than any request has; one that needs more would never be done.
 const MOST: usize = 400;
 
-pub(super) fn all() {
+/// Kills after each step of each case; at least `least` daemons die of it.
+pub(super) fn all(cases: &[Case], options: &str, least: u64) {
     let stack = Stack::new(1);
     let plant = |i: usize| {
         let dir = stack.lower(0).join(format!("d{i}"));
@@ -240,10 +299,10 @@ pub(super) fn all() {
     };
     // Lowers do not change while they are mounted, so all directories are there before.
     (0..2000).for_each(plant);
-    let m = Guarded::mount(&stack, "redirect_dir=on,threads=2");
+    let m = Guarded::mount(&stack, options);
     let mut next = 0;
     let mut died = 0;
-    for case in &CASES {
+    for case in cases {
         let mut steps = 0;
         loop {
             steps += 1;
@@ -267,8 +326,8 @@ pub(super) fn all() {
             (case.then)(&dir);
         }
     }
-    println!("{died} deaths in {} kinds of requests", CASES.len());
-    assert!(died > 100);
+    println!("{died} deaths in {} kinds of requests", cases.len());
+    assert!(died > least);
     assert_eq!(m.restarts(), died);
     m.unmount();
 }

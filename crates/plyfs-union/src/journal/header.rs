@@ -22,6 +22,9 @@ pub(super) const TICKETS_AT: usize = 11;
 const HELD_AT: usize = 12;
 /// How often the right to make the next daemon was taken.
 const TURN_AT: usize = 13;
+const STACK_DEPTH_AT: usize = 14;
+/// Records of open files that have ever been used are the first so many.
+pub(super) const OPENS_AT: usize = 15;
 /// Words 16 to 23 are about changing the program (`super::change`).
 pub(super) const CHANGE_AT: usize = 16;
 const HELLO_AT: usize = 24;
@@ -178,6 +181,17 @@ impl Journal {
     #[must_use]
     pub fn since(&self) -> u64 {
         self.get(SINCE_AT)
+    }
+
+    /// Notes on how many file systems deep the mount stands.
+    pub fn stands_on(&self, depth: u32) {
+        self.set(STACK_DEPTH_AT, depth.into());
+    }
+
+    /// What was noted by [`Journal::stands_on`].
+    #[must_use]
+    pub fn stack_depth(&self) -> u32 {
+        self.get(STACK_DEPTH_AT) as u32
     }
 
     /// Notes which mount it is, by the kernel's number.

@@ -6,6 +6,7 @@
 mod change;
 mod header;
 mod names;
+mod opens;
 mod slots;
 mod tickets;
 
@@ -24,6 +25,8 @@ pub(crate) use tickets::{Intent, Mover};
 pub use tickets::{Request, Ticket};
 
 use names::Names;
+use opens::Records;
+pub(crate) use opens::{Opened, Record};
 use slots::Slots;
 use tickets::Tickets;
 
@@ -37,7 +40,8 @@ const HEADER: usize = 3072;
 const TICKETS: usize = tickets::COUNT as usize * tickets::WORDS;
 const SLOTS: usize = slots::MAX * slots::WORDS;
 const NAMES: usize = 1 << 30;
-const TOTAL: usize = HEADER + TICKETS + SLOTS + NAMES;
+const OPENS: usize = opens::MAX * opens::WORDS;
+const TOTAL: usize = HEADER + TICKETS + SLOTS + NAMES + OPENS;
 
 /// The journal of one mount.
 #[derive(Debug)]
@@ -54,6 +58,7 @@ pub struct Journal {
 struct Pool {
     slots: Slots,
     names: Names,
+    opens: Records,
 }
 
 impl Journal {
@@ -87,6 +92,7 @@ impl Journal {
             pool: Mutex::new(Pool {
                 slots: Slots::new(),
                 names: Names::new(),
+                opens: Records::default(),
             }),
             tickets: Tickets::new(),
             whole: AtomicBool::new(true),
@@ -110,6 +116,7 @@ impl Journal {
             pool: Mutex::new(Pool {
                 slots: Slots::new(),
                 names: Names::new(),
+                opens: Records::default(),
             }),
             tickets: Tickets::new(),
             whole: AtomicBool::new(true),
@@ -118,6 +125,7 @@ impl Journal {
         let pool = Pool {
             slots: Slots::found(&journal),
             names: Names::found(&journal),
+            opens: Records::found(&journal),
         };
         journal.tickets = Tickets::found(&journal);
         journal.pool = Mutex::new(pool);

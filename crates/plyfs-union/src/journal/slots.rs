@@ -203,7 +203,7 @@ impl Journal {
     /// Notes a new inode and gives it its number; None when there is no room.
     pub(crate) fn add(&self, new: &NewSlot<'_>) -> Option<NodeId> {
         let mut pool = self.pool.lock();
-        let Pool { slots, names } = &mut *pool;
+        let Pool { slots, names, .. } = &mut *pool;
         let link = match new.at {
             Some((dir, name)) => {
                 let at = self.store_name(names, name)?;

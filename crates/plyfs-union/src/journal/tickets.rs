@@ -47,6 +47,11 @@ const SECOND_FOLLOWS: u64 = 1 << 9;
 const MOVED: u64 = 2;
 const WAS_THERE: u64 = 3;
 const WAS_ABSENT: u64 = 4;
+const OPENED: u64 = 5;
+const RELEASED: u64 = 6;
+const SENT_AWAY: u64 = 7;
+/// Of an open: for writing.
+const WRITES: u64 = 1 << 8;
 
 /// What a request has noted before it changed the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,6 +66,12 @@ pub(crate) enum Intent {
     WasThere,
     /// The attribute was not there before.
     WasAbsent,
+    /// An open of this inode was counted; for writing or not.
+    Opened(NodeId, bool),
+    /// An open was taken back.
+    Released,
+    /// The open is answered with ESTALE.
+    SentAway,
 }
 
 /// An object that is about to move.
@@ -300,6 +311,11 @@ impl Journal {
             MOVED => Intent::Moved,
             WAS_THERE => Intent::WasThere,
             WAS_ABSENT => Intent::WasAbsent,
+            kind if kind & 0xff == OPENED => {
+                Intent::Opened(NodeId(self.in_ticket(own, FIRST_TO)), kind & WRITES != 0)
+            }
+            RELEASED => Intent::Released,
+            SENT_AWAY => Intent::SentAway,
             _ => Intent::None,
         }
     }
@@ -324,6 +340,12 @@ impl Journal {
             Intent::Moved => MOVED,
             Intent::WasThere => WAS_THERE,
             Intent::WasAbsent => WAS_ABSENT,
+            Intent::Opened(node, writes) => {
+                self.set_in_ticket(own, FIRST_TO, node.0);
+                OPENED | if writes { WRITES } else { 0 }
+            }
+            Intent::Released => RELEASED,
+            Intent::SentAway => SENT_AWAY,
         };
         self.set_in_ticket(own, INTENT, kind);
     }

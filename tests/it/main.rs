@@ -22,6 +22,7 @@ mod lifecycle;
 mod link;
 mod long_tail;
 mod lookup;
+mod many;
 mod mount_program;
 mod nested;
 mod never_written;

@@ -8,6 +8,7 @@
 
 mod binary;
 mod compare;
+mod kills;
 pub mod model;
 mod mount;
 mod need;

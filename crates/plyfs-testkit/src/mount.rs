@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
+use crate::kills::{self, Killed};
 use crate::stack::Stack;
 use crate::watch::LowersWatch;
 
@@ -22,6 +23,8 @@ const PATIENCE: Duration = Duration::from_secs(15);
 pub struct Mounted {
     mnt: PathBuf,
     daemon: Option<Daemon>,
+    /// In the place of the daemon where daemons are killed.
+    killed: Option<Killed>,
     done: bool,
     /// Dropped after the mount has gone.
     lowers: LowersWatch,
@@ -78,6 +81,7 @@ pub fn mount_kernel(stack: &Stack, extra: &str) -> Mounted {
     Mounted {
         mnt: stack.mnt(),
         daemon: None,
+        killed: None,
         done: false,
         lowers,
     }
@@ -94,6 +98,17 @@ pub fn mount_program(program: &Path, stack: &Stack, extra: &str) -> Result<Mount
         COUNT.fetch_add(1, Ordering::Relaxed)
     ));
     let lowers = stack.watch_lowers();
+    if let Some(interval) = kills::interval().filter(|_| program == crate::bin()) {
+        let (options, mnt) = (stack.mount_options(extra), stack.mnt());
+        let killed = Killed::mount(program, (&options, &mnt), log, interval)?;
+        return Ok(Mounted {
+            mnt,
+            daemon: None,
+            killed: Some(killed),
+            done: false,
+            lowers,
+        });
+    }
     let out = File::create(&log).map_err(|e| format!("{}: {e}", log.display()))?;
     let child = bound_to_us(program)
         .arg("-f")
@@ -130,6 +145,7 @@ pub fn mount_program(program: &Path, stack: &Stack, extra: &str) -> Result<Mount
     Ok(Mounted {
         mnt: stack.mnt(),
         daemon: Some(daemon),
+        killed: None,
         done: false,
         lowers,
     })
@@ -162,7 +178,8 @@ impl Mounted {
     /// The process that serves the mount, where there is one.
     #[must_use]
     pub fn pid(&self) -> Option<u32> {
-        self.daemon.as_ref().map(|d| d.child.id())
+        let killed = self.killed.as_ref().and_then(Killed::pid);
+        self.daemon.as_ref().map(|d| d.child.id()).or(killed)
     }
 
     /// The same mount in a test that changes a lower layer itself, for the reason it gives.
@@ -175,7 +192,9 @@ impl Mounted {
     /// What the daemon has said so far.
     #[must_use]
     pub fn log(&self) -> String {
-        self.daemon.as_ref().map(Daemon::log).unwrap_or_default()
+        let killed = self.killed.as_ref().map(Killed::log);
+        let daemon = self.daemon.as_ref().map(Daemon::log);
+        daemon.or(killed).unwrap_or_default()
     }
 
     /// Unmounts and checks that the daemon ended well, as dropping does.
@@ -205,7 +224,13 @@ impl Mounted {
     }
 
     fn finish(&mut self) -> Result<(), String> {
+        if let Some(killed) = &mut self.killed {
+            killed.spare();
+        }
         unmount(&self.mnt)?;
+        if let Some(killed) = &self.killed {
+            return killed.wait();
+        }
         let Some(daemon) = &mut self.daemon else {
             return Ok(());
         };

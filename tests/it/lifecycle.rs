@@ -71,8 +71,8 @@ fn ends_by(end: impl Fn(&Stack, Pid)) {
     let processes = daemons(&stack.mnt());
     assert_eq!(
         processes.len(),
-        3,
-        "daemon, holder, stand-in: {processes:?}"
+        4,
+        "daemon, holder, stand-in, the one outside: {processes:?}"
     );
     end(&stack, pid_of(daemon_of(&processes)));
     wait_until("the daemon and its holder are gone", || {

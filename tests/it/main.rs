@@ -40,6 +40,7 @@ mod registry;
 mod remove;
 mod rename;
 mod restart;
+mod sandbox;
 mod semantics;
 mod status;
 mod suites;

@@ -116,6 +116,30 @@ fn a_user_mounts_works_and_unmounts() {
     stack.assert_lowers_unchanged();
 }
 
+/// A daemon that gains no rights may not use fusermount3: the process outside of its sandbox does.
+#[test]
+fn a_users_daemon_is_confined_and_unmounts_when_asked_to_stop() {
+    need_fuse!();
+    need!("fusermount3");
+    let stack = machine(&["f a = 1\nu 1000:1000 a"], "");
+    let (mnt, options) = (stack.mnt(), stack.options("").into_string().unwrap());
+    let mnt_text = mnt.to_str().unwrap();
+    let out = by_user(&bin(), &["-o", &options, mnt_text]);
+    assert!(out.status.success(), "{}", said(&out));
+    let script = format!(
+        "echo more >>{mnt_text}/a
+         for pid in $(pgrep -f -x -u 1000 '.* {mnt_text}'); do
+             test \"$(cat /proc/$pid/comm)\" = plyfs && break
+         done
+         grep -q 'NoNewPrivs:.*1' /proc/$pid/status && grep -q 'Seccomp:.*2' /proc/$pid/status
+         kill -TERM $pid"
+    );
+    let out = by_user(Path::new("sh"), &["-ec", &script]);
+    assert!(out.status.success(), "{}", said(&out));
+    wait_until("the mount is gone", || mounted_at(&mnt).is_none());
+    assert_eq!(read(stack.upper().join("a")), "1more\n");
+}
+
 #[test]
 fn others_are_let_in_where_the_machine_allows_it() {
     need_fuse!();

@@ -1,4 +1,5 @@
 //! Running in the background: the parent waits until the mount answers or the reason why not.
+use std::fs::File;
 use std::io::{PipeWriter, Read, Write};
 
 use std::collections::BTreeSet;
@@ -34,19 +35,34 @@ pub enum Post {
 #[derive(Debug)]
 pub struct Ready {
     pipe: Option<PipeWriter>,
+    null: Option<File>,
 }
 
 impl Ready {
     /// For a process that stays in the foreground: nobody waits.
     #[must_use]
     pub fn nobody_waits() -> Self {
-        Self { pipe: None }
+        Self {
+            pipe: None,
+            null: None,
+        }
     }
 
     /// Whether a parent process waits for the mount.
     #[must_use]
     pub fn is_awaited(&self) -> bool {
         self.pipe.is_some()
+    }
+
+    /// Opens what letting go takes, while there are paths.
+    ///
+    /// # Errors
+    /// When /dev/null cannot be opened.
+    pub fn prepare(&mut self) -> Result<(), MountError> {
+        if self.pipe.is_some() {
+            self.null = Some(process::open_null()?);
+        }
+        Ok(())
     }
 
     /// Lets go of terminal, working directory and standard descriptors, then lets the parent go.
@@ -57,8 +73,13 @@ impl Ready {
         if self.pipe.is_none() {
             return Ok(());
         }
+        if self.null.is_none() {
+            self.prepare()?;
+        }
         process::leave_session()?;
-        process::release_stdio()?;
+        if let Some(null) = self.null.take() {
+            process::release_stdio(&null)?;
+        }
         // From here on nobody reads what the daemon has to say.
         let Some(mut pipe) = self.pipe.take() else {
             return Ok(());
@@ -138,7 +159,10 @@ pub(crate) fn run_child(
     post: Post,
     serve: impl FnOnce(&mut Ready, Post) -> Result<(), MountError>,
 ) -> i32 {
-    let mut ready = Ready { pipe: writer };
+    let mut ready = Ready {
+        pipe: writer,
+        null: None,
+    };
     let Err(e) = serve(&mut ready, post) else {
         return 0;
     };

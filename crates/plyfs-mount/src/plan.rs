@@ -23,6 +23,7 @@ pub struct Plan {
     upper: Option<StoredPath>,
     work: Option<StoredPath>,
     threads: usize,
+    sandbox: bool,
     /// Name and value of each option, escapes still in.
     options: Vec<(String, StoredPath)>,
     /// The file that says that layers of the store are in use, and the number of its lock.
@@ -47,6 +48,7 @@ impl Plan {
             upper: spec.upper.as_deref().map(absolute),
             work: spec.work.as_deref().map(absolute),
             threads: spec.session.threads,
+            sandbox: spec.sandbox,
             options: spec.given.iter().map(given).collect(),
             used: None,
             words: Vec::new(),
@@ -90,6 +92,7 @@ impl Plan {
         spec.work = self.work.as_ref().map(StoredPath::to_path);
         spec.settings.source = self.source.to_path().into_os_string();
         spec.session.threads = self.threads;
+        spec.sandbox = self.sandbox;
         Ok(spec)
     }
 
@@ -124,6 +127,7 @@ mod tests {
         let mut spec = MountSpec::new("/m".into(), "plyfs", Invoker::Root);
         spec.apply(&parsed.given).unwrap();
         spec.session.threads = 1;
+        spec.sandbox = false;
         spec.settings.source = "other".into();
         let plan = Plan::of(&spec).using("/use".as_ref(), 7);
         let text = serde_json::to_vec(&plan).unwrap();

@@ -2,7 +2,7 @@
 use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use plyfs_fuse::{Ended, Session};
@@ -15,11 +15,13 @@ use plyfs_union::{Journal, Outlook, Union};
 
 use crate::assemble::{Assembled, Target, assemble};
 use crate::control::guards::Guards;
-use crate::control::in_force;
+use crate::control::in_force::{self, InForce, Why};
 use crate::control::server::Teller;
 use crate::daemonize::{Post, Ready};
 use crate::error::MountError;
 use crate::next;
+use crate::outside::{Duties, Outside};
+use crate::sandbox;
 use crate::spec::{MountSettings, MountSpec};
 use crate::state::{MountState, Published, StoredPath, absolute};
 
@@ -42,11 +44,33 @@ pub fn remount(spec: &MountSpec) -> Result<(), MountError> {
     })
 }
 
-/// Mounts, or takes over a mount, and serves until the mount is taken away.
+/// Mounts, or takes over a mount, and serves until the mount is taken away. `at_end` is done
+/// once the mount has ended, by a process that still has the paths and privileges of this one.
 ///
 /// # Errors
 /// Why the mount was not made or could not be served.
-pub fn serve(mut spec: MountSpec, ready: &mut Ready, post: Post) -> Result<(), MountError> {
+pub fn serve(
+    spec: MountSpec,
+    ready: &mut Ready,
+    post: Post,
+    at_end: impl FnOnce() + Send + 'static,
+) -> Result<(), MountError> {
+    match start(spec, ready, post) {
+        Ok(Some((spec, stop, serving, guards))) => {
+            go_on(&spec, ready, stop, (serving, guards), Box::new(at_end))
+        }
+        Err(e) if e.leaves_mount() => Err(e),
+        other => {
+            at_end();
+            other.map(drop)
+        }
+    }
+}
+
+type Started = (MountSpec, StopSignals, Serving, Guards);
+
+/// None when the mount was taken away before the first request.
+fn start(mut spec: MountSpec, ready: &Ready, post: Post) -> Result<Option<Started>, MountError> {
     // Before any thread exists, so that every thread inherits it.
     let stop = StopSignals::block()?.and_report()?;
     match process::raise_nofile_limit() {
@@ -71,10 +95,7 @@ pub fn serve(mut spec: MountSpec, ready: &mut Ready, post: Post) -> Result<(), M
             (Some(taken?), stand_in)
         }
     };
-    match serving {
-        Some(serving) => go_on(&spec, ready, stop, (serving, Guards::new(stand_in))),
-        None => Ok(()),
-    }
+    Ok(serving.map(|serving| (spec, stop, serving, Guards::new(stand_in))))
 }
 
 /// A mount that is about to be served.
@@ -173,6 +194,7 @@ fn go_on(
     ready: &mut Ready,
     stop: StopSignals,
     (serving, guards): (Serving, Guards),
+    at_end: Box<dyn FnOnce() + Send>,
 ) -> Result<(), MountError> {
     // Before anybody can ask who serves.
     if serving.union.journal().is_some_and(|j| !j.may_serve()) {
@@ -187,21 +209,32 @@ fn go_on(
         since,
         held,
     } = serving;
+    let duties = Duties {
+        mounted,
+        published: published.as_ref().and_then(|p| p.withdrawal().ok()),
+        at_end,
+    };
+    let mut options = in_force::options(spec, &union);
+    // The path is not to be had any more in the sandbox.
+    let binary = own_binary();
+    let (outside, sandbox) = confine(spec, &union, ready, duties)?;
+    let outside = Arc::new(outside);
+    options.push(sandbox);
     let teller = Arc::new(Teller {
         state,
         data_only: spec.data_only.iter().map(|p| absolute(p)).collect(),
-        options: in_force::options(spec, &union),
+        options,
         read_only: spec.is_read_only(),
         counts: session.counts(),
         union: Arc::downgrade(&union),
         since,
         guards,
-        binary: own_binary(),
+        binary,
     });
     if let Some(published) = &mut published {
         published.answer(Arc::clone(&teller));
     }
-    watch_signals(stop, Arc::clone(&mounted), teller);
+    watch_signals(stop, Arc::downgrade(&outside), teller);
     if let Some(journal) = union.journal() {
         next::replaceable(journal, &union);
     }
@@ -218,12 +251,13 @@ fn go_on(
         .as_ref()
         .map_or(true, |ended| *ended == Ended::Aborted)
     {
-        mounted.leave();
+        outside.leave();
     }
     drop(union);
     drop(held);
+    outside.end();
     if let Some(published) = published {
-        published.withdraw();
+        published.keep_lock();
     }
     served.map(drop)
 }
@@ -232,6 +266,29 @@ fn go_on(
 fn own_binary() -> Option<StoredPath> {
     let path = std::fs::read_link("/proc/self/exe").ok()?;
     Some(StoredPath::new(&path))
+}
+
+/// Where every daemon goes into the sandbox, the first one and those that take over: before the
+/// first thread and the first request.
+fn confine(
+    spec: &MountSpec,
+    union: &Union,
+    ready: &mut Ready,
+    duties: Duties,
+) -> Result<(Outside, InForce), MountError> {
+    if !spec.sandbox {
+        let off = sandbox::off(Why::Given, "the daemon has the rights of who mounted");
+        return Ok((Outside::here(duties), off));
+    }
+    ready.prepare()?;
+    match Outside::start(duties) {
+        Ok(outside) => Ok((outside, sandbox::enter(spec, union).in_force())),
+        Err((duties, e)) => {
+            tracing::warn!("no sandbox, as nothing can be left outside: {e}");
+            let off = sandbox::off(Why::Probed, &e.to_string());
+            Ok((Outside::here(duties), off))
+        }
+    }
 }
 
 /// A view that was never mounted must not leave the mark of a volatile mount.
@@ -341,7 +398,7 @@ impl Mounted {
     }
 
     /// Takes the mount away: from now on when it is idle, else as soon as its users are done.
-    fn leave(&self) {
+    pub(crate) fn leave(&self) {
         let Some(path) = self.path.as_ref().filter(|_| self.is_on_top()) else {
             return;
         };
@@ -360,23 +417,16 @@ impl Mounted {
         tracing::warn!(path = %path.display(), "the mount could not be taken away");
     }
 
-    /// Ends the connection under its users. Where the kernel cannot be told, the end of the
-    /// process does it.
-    fn abort(&self) {
-        tracing::warn!("asked twice to stop: not waiting for those who still use the mount");
-        if !self
-            .entry
-            .as_ref()
-            .is_some_and(|e| mount::abort_connection(e.dev))
-        {
-            std::process::exit(EXIT_ABORTED);
-        }
+    /// Ends the connection under its users; false where the kernel cannot be told.
+    pub(crate) fn abort(&self) -> bool {
+        let entry = self.entry.as_ref();
+        entry.is_some_and(|e| mount::abort_connection(e.dev))
     }
 }
 
 /// One thread waits for the signals that ask to stop: the first unmounts, which ends the session
 /// once the last user is gone; the second does not wait for users.
-fn watch_signals(stop: StopSignals, mounted: Arc<Mounted>, teller: Arc<Teller>) {
+fn watch_signals(stop: StopSignals, outside: Weak<Outside>, teller: Arc<Teller>) {
     let run = move || {
         let mut asked = false;
         loop {
@@ -402,9 +452,19 @@ fn watch_signals(stop: StopSignals, mounted: Arc<Mounted>, teller: Arc<Teller>) 
                     return;
                 }
             }
-            mounted.leave();
+            // Without it the mount has ended, and the process is about to.
+            let Some(outside) = outside.upgrade() else {
+                return;
+            };
+            outside.leave();
             if asked {
-                mounted.abort();
+                tracing::warn!(
+                    "asked twice to stop: not waiting for those who still use the mount"
+                );
+                // Where the kernel cannot be told, the end of the process does it.
+                if !outside.abort() {
+                    std::process::exit(EXIT_ABORTED);
+                }
             }
             asked = true;
         }

@@ -49,6 +49,8 @@ pub struct MountSpec {
     pub mountpoint: PathBuf,
     /// A daemon in the background that dies is replaced.
     pub restart: bool,
+    /// The daemon takes from itself what serving does not need.
+    pub sandbox: bool,
     /// Change the flags of the mount that is there instead of making one.
     pub remount: bool,
     /// Behaviour of the merged view.
@@ -98,6 +100,7 @@ impl MountSpec {
             work: None,
             mountpoint,
             restart: true,
+            sandbox: true,
             remount: false,
             union: UnionOptions::default(),
             session: SessionConfig::default(),
@@ -169,6 +172,7 @@ impl MountSpec {
             Meaning::NoWriteback => self.session.writeback = false,
             Meaning::Data => self.session.data = data(given)?,
             Meaning::NoRestart => self.restart = false,
+            Meaning::NoSandbox => self.sandbox = false,
             Meaning::FsName => self.settings.source = OsString::from_vec(given.value()),
             Meaning::Subtype => self.settings.subtype = subtype(given)?,
             Meaning::AllowOther => self.settings.allow_other = true,

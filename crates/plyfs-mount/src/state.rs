@@ -206,10 +206,39 @@ impl Published {
     /// Removes the file and the socket. The lock stays until the process ends, so that whoever
     /// waits for it waits for the end of the process.
     pub fn withdraw(self) {
+        match self.withdrawal() {
+            Ok(withdrawal) => withdrawal.carry_out(),
+            Err(e) => tracing::debug!(path = %self.path.display(), "state not removed: {e}"),
+        }
+        self.keep_lock();
+    }
+
+    /// What another process needs to remove the file and the socket.
+    pub(crate) fn withdrawal(&self) -> std::io::Result<Withdrawal> {
+        Ok(Withdrawal {
+            path: self.path.clone(),
+            ino: self.file.metadata()?.ino(),
+        })
+    }
+
+    /// The lock stays until the process ends.
+    pub(crate) fn keep_lock(self) {
+        std::mem::forget(self.file);
+    }
+}
+
+/// Removing a state file and its socket.
+#[derive(Debug)]
+pub(crate) struct Withdrawal {
+    path: PathBuf,
+    ino: u64,
+}
+
+impl Withdrawal {
+    pub(crate) fn carry_out(&self) {
         if let Err(e) = self.remove() {
             tracing::debug!(path = %self.path.display(), "state not removed: {e}");
         }
-        std::mem::forget(self.file);
     }
 
     /// The device number is free again once the mount has gone: what lies under the name may be
@@ -217,8 +246,7 @@ impl Published {
     fn remove(&self) -> std::io::Result<()> {
         let turn = self.path.parent().map(File::open).transpose()?;
         turn.as_ref().map_or(Ok(()), |dir| io::lock(dir.as_fd()))?;
-        let (own, there) = (self.file.metadata()?, fs::metadata(&self.path)?);
-        if own.ino() == there.ino() {
+        if self.ino == fs::metadata(&self.path)?.ino() {
             // Without a socket there is one file less to remove.
             drop(fs::remove_file(self.path.with_extension("sock")));
             fs::remove_file(&self.path)?;

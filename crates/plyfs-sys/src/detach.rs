@@ -1,5 +1,6 @@
 //! A directory as it is now, out of reach of later mounts.
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::path::Path;
 
 use crate::error::{Errno, Result, SysError};
 
@@ -23,6 +24,28 @@ pub fn private_clone(dir: BorrowedFd<'_>) -> Result<OwnedFd> {
         Err(e) if e.errno() != Errno::ENOSYS => Err(e),
         _ => Ok(clone),
     }
+}
+
+/// A clone of the mounts at and below `path` that nothing can be written through and no program
+/// started from.
+///
+/// # Errors
+/// As [`private_clone`].
+pub(crate) fn read_only_clone(path: &Path) -> Result<OwnedFd> {
+    let dir = crate::open::open_dir_path(path)?;
+    let clone = open_tree(dir.as_fd(), libc::AT_RECURSIVE)?;
+    make_private(&clone)?;
+    let closed = libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NOEXEC;
+    set_attr(
+        &clone,
+        &libc::mount_attr {
+            attr_set: closed | libc::MOUNT_ATTR_NODEV,
+            attr_clr: 0,
+            propagation: 0,
+            userns_fd: 0,
+        },
+    )?;
+    Ok(clone)
 }
 
 fn open_tree(dir: BorrowedFd<'_>, flags: i32) -> Result<OwnedFd> {

@@ -258,7 +258,16 @@ impl FileIoctl {
         matches!(self, Self::SetFlags | Self::FsSetXattr)
     }
 
-    fn request(self) -> libc::Ioctl {
+    /// All of them.
+    pub(crate) const ALL: [Self; 5] = [
+        Self::GetFlags,
+        Self::SetFlags,
+        Self::GetVersion,
+        Self::FsGetXattr,
+        Self::FsSetXattr,
+    ];
+
+    pub(crate) fn request(self) -> libc::Ioctl {
         let request: u32 = match self {
             Self::GetFlags => 0x8008_6601,
             Self::SetFlags => 0x4008_6602,

@@ -9,6 +9,7 @@ pub mod at;
 pub mod attr;
 pub mod backing;
 pub mod beneath;
+pub mod confine;
 pub mod copy;
 pub mod detach;
 pub mod die;

@@ -214,23 +214,27 @@ pub fn leave_session() -> Result<()> {
     nix::unistd::chdir("/").map_err(|e| SysError::on("chdir", b"/", e))
 }
 
+/// /dev/null, for [`release_stdio`] when there are no paths any more.
+///
+/// # Errors
+/// What opening it answers.
+pub fn open_null() -> Result<fs::File> {
+    let null = fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open("/dev/null");
+    null.map_err(|e| {
+        let errno = Errno::from_raw(e.raw_os_error().unwrap_or(libc::EIO));
+        SysError::on("open", b"/dev/null", errno)
+    })
+}
+
 /// Points descriptors 0, 1 and 2 to /dev/null: whoever reads a pipe that was our stderr sees its
 /// end.
 ///
 /// # Errors
-/// What opening /dev/null answers.
-pub fn release_stdio() -> Result<()> {
-    let null = fs::OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open("/dev/null")
-        .map_err(|e| {
-            SysError::on(
-                "open",
-                b"/dev/null",
-                Errno::from_raw(e.raw_os_error().unwrap_or(libc::EIO)),
-            )
-        })?;
+/// Practically none.
+pub fn release_stdio(null: &fs::File) -> Result<()> {
     for fd in 0..=2 {
         // SAFETY: replaces a standard descriptor, which no owned descriptor of ours is: the Rust
         // runtime has filled 0 to 2 before main, so later opens got larger numbers.

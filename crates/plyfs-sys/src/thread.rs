@@ -1,6 +1,6 @@
 //! What a thread acts as: file system ids, umask and capabilities of those it works for.
 use std::cell::Cell;
-use std::sync::OnceLock;
+use std::sync::{OnceLock, PoisonError, RwLock};
 
 use crate::call::check_long;
 use crate::error::{Result, SysError};
@@ -89,12 +89,12 @@ impl Drop for ActAs {
     }
 }
 
-/// The effective capabilities of the process; nothing in plyfs changes them after the start but
-/// [`ActAs`] and [`Unprivileged`], for one thread and a short time.
-static OWN_CAPS: OnceLock<Caps> = OnceLock::new();
+/// The capabilities of the process; once it serves nothing changes them but [`ActAs`] and
+/// [`Unprivileged`], for one thread and a short time.
+static OWN_CAPS: RwLock<Option<Caps>> = RwLock::new(None);
 
 /// struct __user_cap_data_struct, twice.
-type Caps = [u32; 6];
+pub(crate) type Caps = [u32; 6];
 
 /// struct __user_cap_header_struct of version 3 for the calling thread.
 const CAP_HEADER: [u32; 2] = [0x2008_0522, 0];
@@ -116,11 +116,13 @@ impl Unprivileged {
     /// # Errors
     /// What capget(2) and capset(2) answer.
     pub fn begin() -> Result<Self> {
-        let own = match OWN_CAPS.get() {
-            Some(own) => *own,
+        let known = *OWN_CAPS.read().unwrap_or_else(PoisonError::into_inner);
+        let own = match known {
+            Some(own) => own,
             None => {
                 let now = capget()?;
-                *OWN_CAPS.get_or_init(|| now)
+                own_capabilities_are(now);
+                now
             }
         };
         let mut less = own;
@@ -137,14 +139,19 @@ impl Drop for Unprivileged {
     }
 }
 
-fn capget() -> Result<Caps> {
+/// What [`Unprivileged`] goes back to from now on.
+pub(crate) fn own_capabilities_are(caps: Caps) {
+    *OWN_CAPS.write().unwrap_or_else(PoisonError::into_inner) = Some(caps);
+}
+
+pub(crate) fn capget() -> Result<Caps> {
     let (mut header, mut caps) = (CAP_HEADER, [0; 6]);
     // SAFETY: the kernel reads and writes a header of 8 and data of 24 bytes.
     let rc = unsafe { libc::syscall(libc::SYS_capget, header.as_mut_ptr(), caps.as_mut_ptr()) };
     check_long("capget", b"", rc).map(|_| caps)
 }
 
-fn capset(caps: &Caps) -> Result<()> {
+pub(crate) fn capset(caps: &Caps) -> Result<()> {
     let mut header = CAP_HEADER;
     // SAFETY: the kernel reads a header of 8 and data of 24 bytes, and may write the header.
     let rc = unsafe { libc::syscall(libc::SYS_capset, header.as_mut_ptr(), caps.as_ptr()) };

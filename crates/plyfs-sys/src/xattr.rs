@@ -11,10 +11,10 @@ use crate::at::At;
 use crate::call::{check, check_len, check_long, with_cstr};
 use crate::error::{Errno, Result};
 
-const SYS_SETXATTRAT: libc::c_long = 463;
-const SYS_GETXATTRAT: libc::c_long = 464;
-const SYS_LISTXATTRAT: libc::c_long = 465;
-const SYS_REMOVEXATTRAT: libc::c_long = 466;
+pub(crate) const SYS_SETXATTRAT: libc::c_long = 463;
+pub(crate) const SYS_GETXATTRAT: libc::c_long = 464;
+pub(crate) const SYS_LISTXATTRAT: libc::c_long = 465;
+pub(crate) const SYS_REMOVEXATTRAT: libc::c_long = 466;
 
 /// Largest value the kernel stores, in bytes (XATTR_SIZE_MAX).
 pub const SIZE_MAX: usize = 64 << 10;

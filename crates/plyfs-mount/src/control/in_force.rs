@@ -38,7 +38,7 @@ pub struct InForce {
 }
 
 impl InForce {
-    fn new(name: &str, value: impl Into<String>, why: Why) -> Self {
+    pub(crate) fn new(name: &str, value: impl Into<String>, why: Why) -> Self {
         Self {
             name: name.to_owned(),
             value: value.into(),
@@ -47,7 +47,7 @@ impl InForce {
         }
     }
 
-    fn noting(mut self, note: &str) -> Self {
+    pub(crate) fn noting(mut self, note: &str) -> Self {
         self.note = Some(note.to_owned());
         self
     }
@@ -197,6 +197,7 @@ fn sets(meaning: Meaning) -> Option<&'static str> {
         Meaning::Data => "data",
         Meaning::MaxWrite => "max_write",
         Meaning::UserXattr => "xattrs",
+        Meaning::NoSandbox => "sandbox",
         _ => return None,
     })
 }

@@ -90,6 +90,8 @@ pub enum Meaning {
     Data,
     /// `norestart`.
     NoRestart,
+    /// `nosandbox`.
+    NoSandbox,
     /// `fsname=`.
     FsName,
     /// `subtype=`.
@@ -154,6 +156,7 @@ impl Meaning {
                 "auto|cached|passthrough: how data is read and written (default auto: cached)"
             }
             Self::NoRestart => "a daemon in the background that dies is not replaced",
+            Self::NoSandbox => "the daemon keeps the privileges, paths and system calls it has",
             Self::FsName => "source that df and mount show",
             Self::Subtype => "X in the type fuse.X that df and mount show",
             Self::AllowOther => "let other users in (root always does)",
@@ -291,6 +294,7 @@ pub static OPTIONS: &[OptionDef] = &[
     of(Origin::Plyfs, "slow", Value, Meaning::Slow),
     of(Origin::Plyfs, "data", Value, Meaning::Data),
     of(Origin::Plyfs, "norestart", Nothing, Meaning::NoRestart),
+    of(Origin::Plyfs, "nosandbox", Nothing, Meaning::NoSandbox),
     libfuse("max_threads", Value, Meaning::Threads),
     libfuse("max_write", Value, Meaning::MaxWrite),
     libfuse("max_read", Value, Meaning::MaxRead),

@@ -42,6 +42,9 @@ pub(crate) struct Args {
     /// Do not replace the daemon when it dies
     #[arg(long)]
     pub no_restart: bool,
+    /// Leave the daemon the privileges, paths and system calls it has
+    #[arg(long)]
+    pub no_sandbox: bool,
     /// Take changes and forget them with the mount
     #[arg(long, conflicts_with_all = ["upper", "work", "read_only"])]
     pub ephemeral: bool,
@@ -62,9 +65,10 @@ pub(crate) fn run(args: Args, root: Option<&Path>) -> anyhow::Result<()> {
         _ => None,
     };
     let ephemeral = args.ephemeral;
-    let no_restart = args.no_restart;
+    let (no_restart, no_sandbox) = (args.no_restart, args.no_sandbox);
     let mut spec = spec(args)?;
     spec.restart &= !no_restart;
+    spec.sandbox &= !no_sandbox;
     let Some(image) = image else {
         if ephemeral {
             bail!("--ephemeral is for images: give --upper and --work for layers of your own");
@@ -93,14 +97,12 @@ pub(crate) fn serving(
     spec: MountSpec,
     used: Option<Use>,
 ) -> impl FnOnce(&mut daemonize::Ready, daemonize::Post) -> Result<(), MountError> {
-    move |ready, post| {
-        let served = session::serve(spec, ready, post);
-        let lives_on = served.as_ref().is_err_and(MountError::leaves_mount);
-        if let Some(used) = used.filter(|_| !lives_on) {
+    let at_end = move || {
+        if let Some(used) = used {
             used.end();
         }
-        served
-    }
+    };
+    move |ready, post| session::serve(spec, ready, post, at_end)
 }
 
 /// What another program needs to go on with the mount, if it may.
@@ -139,7 +141,7 @@ pub(crate) fn start(spec: MountSpec, foreground: bool) -> Result<(), MountError>
     }
     if foreground {
         let nobody = &mut daemonize::Ready::nobody_waits();
-        session::serve(spec, nobody, daemonize::Post::Alone)
+        session::serve(spec, nobody, daemonize::Post::Alone, || ())
     } else {
         daemonize::in_background(plan(&spec), serving(spec, None))
     }

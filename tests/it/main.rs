@@ -14,6 +14,7 @@ mod create;
 mod diff_tar;
 mod doctor;
 mod hanging;
+mod hostile;
 mod image;
 mod interchange;
 mod io;

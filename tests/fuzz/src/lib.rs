@@ -7,10 +7,14 @@
 
 mod apply;
 mod manifest;
+mod marks;
+mod options;
 mod repair;
 
 pub use apply::apply;
 pub use manifest::manifest;
+pub use marks::marks;
+pub use options::options;
 pub use repair::repair;
 
 use std::path::{Path, PathBuf};

@@ -30,6 +30,22 @@ fn layers() {
 }
 
 #[test]
+fn option_strings() {
+    for (name, bytes) in corpus("options") {
+        println!("{name}");
+        plyfs_fuzz::options(&bytes);
+    }
+}
+
+#[test]
+fn marks_of_layers() {
+    for (name, bytes) in corpus("marks") {
+        println!("{name}");
+        plyfs_fuzz::marks(&bytes);
+    }
+}
+
+#[test]
 fn documents() {
     for (name, bytes) in corpus("manifest") {
         println!("{name}");

@@ -1,0 +1,4 @@
+//! `plyfs_fuzz::options` under libFuzzer.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| plyfs_fuzz::options(data));

@@ -287,9 +287,15 @@ fn programs_run_and_their_status_comes_back() {
     );
     place.plyfs(&["container", "rm", "k"]);
     assert_eq!(place.plyfs(&["container", "ls", "--json"]), "[]");
+    let status = |words: &[&str]| place.output(&[&["run"], words].concat()).status.code();
+    assert_eq!(status(&["nothing", "--", "x"]), Some(125));
+    let in_base = |program| status(&["--network", "none", "base", "--", program]);
+    assert_eq!(in_base("/no/such"), Some(127));
+    assert_eq!(in_base("no-such"), Some(127));
+    assert_eq!(in_base("/etc"), Some(126));
     assert_eq!(
-        place.output(&["run", "nothing", "--", "x"]).status.code(),
-        Some(125)
+        status(&["base", "--", "/bin/sh", "-c", "exit 126"]),
+        Some(126)
     );
 }
 

@@ -1,4 +1,7 @@
 //! Telling whoever waits how far a transfer is.
+use std::io::Read;
+
+use crate::digest::Digest;
 
 /// Shows progress; told of each transfer when it begins.
 pub trait Progress: Send + Sync {
@@ -27,4 +30,37 @@ impl Progress for Quiet {
 impl Meter for Quiet {
     fn advance(&mut self, _bytes: u64) {}
     fn finish(&mut self, _how: &str) {}
+}
+
+/// Begins to show what becomes of a blob or layer.
+pub(crate) fn begin(
+    progress: &dyn Progress,
+    digest: &Digest,
+    total: Option<u64>,
+) -> Box<dyn Meter> {
+    let label: String = digest.digest().chars().take(12).collect();
+    progress.begin(&label, total)
+}
+
+/// Tells a meter what is read.
+pub(crate) struct Metered<R> {
+    inner: R,
+    meter: Box<dyn Meter>,
+}
+
+impl<R> Metered<R> {
+    pub(crate) fn new(inner: R, meter: Box<dyn Meter>) -> Self {
+        Self { inner, meter }
+    }
+}
+
+impl<R: Read> Read for Metered<R> {
+    fn read(&mut self, buf: &mut [u8]) -> std::io::Result<usize> {
+        let n = self.inner.read(buf)?;
+        self.meter.advance(n as u64);
+        if n == 0 && !buf.is_empty() {
+            self.meter.finish("done");
+        }
+        Ok(n)
+    }
 }

@@ -126,13 +126,18 @@ impl Files {
         Ok(Opened::Rootfs(Box::new(file), Some(size)))
     }
 
-    /// Opens a file for reading; None where there is none.
-    pub(super) fn file(&self, name: &str) -> Result<Option<Box<dyn Read + Send>>> {
+    /// Opens a file for reading and tells its size; None where there is none.
+    pub(super) fn file(&self, name: &str) -> Result<Option<(Box<dyn Read + Send>, u64)>> {
         match self {
             Self::Dir(dir) => {
                 let path = dir.join(name);
                 match File::open(&path) {
-                    Ok(file) => Ok(Some(Box::new(file))),
+                    Ok(file) => {
+                        let size = file
+                            .metadata()
+                            .map_err(|e| ImageError::file("opening", &path, e))?;
+                        Ok(Some((Box::new(file), size.len())))
+                    }
                     Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
                     Err(e) => Err(ImageError::file("opening", &path, e)),
                 }
@@ -144,11 +149,9 @@ impl Files {
                         None => return Ok(None),
                         Some(Place::Link(to)) => name = to.clone(),
                         Some(Place::At(at, left)) => {
-                            return Ok(Some(Box::new(Slice {
-                                file: Arc::clone(file),
-                                at: *at,
-                                left: *left,
-                            })));
+                            let file = Arc::clone(file);
+                            let (at, left) = (*at, *left);
+                            return Ok(Some((Box::new(Slice { file, at, left }), left)));
                         }
                     }
                 }

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::{DOCKER_FILE, IMAGE_NAME, INDEX_FILE, LAYOUT, LAYOUT_FILE, REF_NAME};
 use crate::digest::Digest;
 use crate::error::{ImageError, Result};
+use crate::progress::{self, Metered, Progress};
 use crate::store::{Image, Store};
 use crate::tar::{Kind, Meta, Writer};
 
@@ -35,8 +36,14 @@ pub fn export(
     name: Option<&str>,
     path: &Path,
     format: Format,
+    progress: &dyn Progress,
 ) -> Result<()> {
-    let work = Export { store, image, name };
+    let work = Export {
+        store,
+        image,
+        name,
+        progress,
+    };
     match format {
         Format::OciDir => work.dir(path),
         Format::OciTar | Format::Docker if path == Path::new("-") => {
@@ -51,6 +58,7 @@ struct Export<'a> {
     store: &'a Store,
     image: &'a Image,
     name: Option<&'a str>,
+    progress: &'a dyn Progress,
 }
 
 impl Export<'_> {
@@ -65,6 +73,12 @@ impl Export<'_> {
             }
         }
         blobs
+    }
+
+    /// The content of a blob; who waits sees how far it is.
+    fn blob(&self, digest: &Digest, size: u64) -> Result<Metered<impl Read>> {
+        let meter = progress::begin(self.progress, digest, Some(size));
+        Ok(Metered::new(self.store.open_blob(digest)?, meter))
     }
 
     fn entry(&self) -> Value {
@@ -128,8 +142,8 @@ impl Export<'_> {
             &name_of(&self.image.id),
             &mut self.store.open_blob(&self.image.id)?,
         )?;
-        for (digest, _) in self.blobs() {
-            put(path, &name_of(&digest), &mut self.store.open_blob(&digest)?)?;
+        for (digest, size) in self.blobs() {
+            put(path, &name_of(&digest), &mut self.blob(&digest, size)?)?;
         }
         // The index comes last: until then nobody sees the image.
         put(path, INDEX_FILE, &mut &self.index(others)?[..])
@@ -163,7 +177,7 @@ impl Export<'_> {
         }
         for (digest, size) in &blobs {
             add(&mut tar, &name_of(digest), Kind::File, *size).map_err(failed)?;
-            let mut blob = self.store.open_blob(digest)?;
+            let mut blob = self.blob(digest, *size)?;
             pump(&mut blob, |piece| tar.data(piece)).map_err(failed)?;
         }
         let mut documents: Vec<(&str, Vec<u8>)> = vec![(INDEX_FILE, self.index(Vec::new())?)];

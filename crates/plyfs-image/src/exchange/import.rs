@@ -12,7 +12,7 @@ use super::{DOCKER_FILE, IMAGE_NAME, INDEX_FILE, REF_NAME, host_platform, platfo
 use crate::digest::{self, Digest, Hasher};
 use crate::error::{ImageError, Result};
 use crate::parallel;
-use crate::progress::{Meter, Progress};
+use crate::progress::{self, Metered, Progress};
 use crate::store::{Image, LayerSource, StagedLayer, Store, diff_ids, normalized, read_bounded};
 
 /// How deep an index may refer to further ones.
@@ -102,7 +102,7 @@ struct DockerImage {
 
 impl Import<'_> {
     fn document(&self, name: &str) -> Result<Option<Vec<u8>>> {
-        let Some(file) = self.files.file(name)? else {
+        let Some((file, _)) = self.files.file(name)? else {
             return Ok(None);
         };
         read_bounded(file, self.store.limits().document, name).map(Some)
@@ -198,7 +198,7 @@ impl Import<'_> {
     }
 
     fn layer(&self, descriptor: &Descriptor, diff_id: Digest) -> Result<Option<StagedLayer>> {
-        let meter = self.begin(descriptor.digest(), Some(descriptor.size()));
+        let meter = progress::begin(self.progress, descriptor.digest(), Some(descriptor.size()));
         let here = self.store.has_blob(descriptor.digest())?;
         if here && self.store.has_layer(&diff_id)? {
             let mut meter = meter;
@@ -207,17 +207,12 @@ impl Import<'_> {
         }
         let name = blob_name(descriptor.digest());
         let reader: Box<dyn Read + Send> = match self.files.file(&name)? {
-            Some(file) => file,
+            Some((file, _)) => file,
             None if here => Box::new(self.store.open_blob(descriptor.digest())?),
             None => return Err(ImageError::malformed(name, "the source does not have it")),
         };
         let source = LayerSource::described(Metered::new(reader, meter), descriptor, Some(diff_id));
         self.store.stage_layer(source).map(Some)
-    }
-
-    fn begin(&self, digest: &Digest, total: Option<u64>) -> Box<dyn Meter> {
-        let label: String = digest.digest().chars().take(12).collect();
-        self.progress.begin(&label, total)
     }
 
     fn docker(&self) -> Result<Vec<Imported>> {
@@ -252,9 +247,9 @@ impl Import<'_> {
         let layers = image.layers.iter().zip(ids).collect();
         let staged = self.several(layers, |(name, diff_id)| {
             let file = self.files.file(name)?;
-            let file =
+            let (file, size) =
                 file.ok_or_else(|| ImageError::malformed(name, "the source does not have it"))?;
-            let meter = self.begin(&diff_id, None);
+            let meter = progress::begin(self.progress, &diff_id, Some(size));
             let source = LayerSource {
                 diff_id: Some(diff_id),
                 ..LayerSource::anonymous(Metered::new(file, meter))
@@ -362,27 +357,4 @@ fn names(descriptor: &Descriptor) -> Vec<String> {
     let whole = annotation(descriptor, IMAGE_NAME)
         .or_else(|| annotation(descriptor, REF_NAME).filter(|n| n.contains([':', '/'])));
     whole.and_then(|n| normalized(n).ok()).into_iter().collect()
-}
-
-/// Tells a meter what is read.
-struct Metered<R> {
-    inner: R,
-    meter: Box<dyn Meter>,
-}
-
-impl<R> Metered<R> {
-    fn new(inner: R, meter: Box<dyn Meter>) -> Self {
-        Self { inner, meter }
-    }
-}
-
-impl<R: Read> Read for Metered<R> {
-    fn read(&mut self, buf: &mut [u8]) -> std::io::Result<usize> {
-        let n = self.inner.read(buf)?;
-        self.meter.advance(n as u64);
-        if n == 0 && !buf.is_empty() {
-            self.meter.finish("done");
-        }
-        Ok(n)
-    }
 }

@@ -6,6 +6,7 @@ use plyfs_sys::stat::Time;
 use plyfs_testkit::need_root;
 
 use super::*;
+use crate::Quiet;
 use crate::tar::{Kind, Meta, Writer};
 
 fn layer(files: &[(&str, &str)]) -> Vec<u8> {
@@ -245,7 +246,7 @@ fn what_nothing_refers_to_is_collected_and_nothing_else() {
     used.end();
     let gone = store.collect(true, false).unwrap().unwrap();
     assert_eq!(gone.layers, a.diff_ids[1..]);
-    assert_eq!(store.verify(false, |_| {}).unwrap(), []);
+    assert_eq!(store.verify(false, &Quiet).unwrap(), []);
     assert_eq!(store.resolve("b:latest").unwrap().id, b.id);
     assert_eq!(store.resolve(&b.id.digest()[..8]).unwrap().id, b.id);
 }
@@ -274,7 +275,7 @@ fn verify_names_a_changed_byte() {
     std::fs::write(fs.join("d/x"), "").unwrap();
     let blob = store.blob_path(a.layers[0].digest()).unwrap().unwrap().0;
     let said = |store: &Store| -> Vec<String> {
-        let faults = store.verify(false, |_| {}).unwrap();
+        let faults = store.verify(false, &Quiet).unwrap();
         faults
             .into_iter()
             .map(|f| format!("{} {}", f.part, f.what))

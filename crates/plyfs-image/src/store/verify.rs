@@ -1,5 +1,6 @@
 //! Finding what is not as it was: every byte of every blob and every layer.
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
@@ -11,6 +12,7 @@ use serde::Serialize;
 use super::{LayerSource, Store, files};
 use crate::digest::{self, Digest, Hasher, HashingReader};
 use crate::error::Result;
+use crate::progress::{self, Metered, Progress};
 
 /// Something that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -23,15 +25,20 @@ pub struct Fault {
     pub what: String,
 }
 
+/// Sizes of blobs by digest, as manifests have them; others are small.
+type Sizes = BTreeMap<String, u64>;
+
 impl Store {
     /// Checks the store; the faults found. Each layer is unpacked once more for comparison, which
-    /// needs room for the largest; with `quick` only blobs are read.
+    /// needs room for the largest; with `quick` only blobs are read. Blobs and layers are shown by
+    /// their digests as they are read.
     ///
     /// # Errors
     /// When something cannot be checked at all, such as for want of room.
-    pub fn verify(&self, quick: bool, mut tell: impl FnMut(&str)) -> Result<Vec<Fault>> {
+    pub fn verify(&self, quick: bool, progress: &dyn Progress) -> Result<Vec<Fault>> {
         let mut faults = BTreeSet::new();
         let mut layers: BTreeMap<String, Digest> = BTreeMap::new();
+        let mut sizes = Sizes::new();
         let mut fault = |part, name: String, what: String| {
             faults.insert(Fault { part, name, what });
         };
@@ -62,6 +69,7 @@ impl Store {
                     fault("image", name.clone(), format!("layer {diff_id} is missing"));
                 }
                 layers.insert(diff_id.to_string(), layer.digest().clone());
+                sizes.insert(layer.digest().to_string(), layer.size());
             }
         }
         for container in self.containers()? {
@@ -81,8 +89,7 @@ impl Store {
                 );
                 continue;
             };
-            tell(&format!("blob {digest}"));
-            if let Err(e) = self.verify_blob(&digest) {
+            if let Err(e) = self.verify_blob(&digest, &sizes, progress) {
                 fault("blob", digest.to_string(), e.to_string());
             }
         }
@@ -95,16 +102,29 @@ impl Store {
                 );
                 continue;
             };
-            tell(&format!("layer {digest}"));
-            for what in self.verify_layer(&digest, layers.get(&digest.to_string()), quick)? {
+            let blob = layers.get(&digest.to_string()).filter(|_| !quick);
+            for what in self.verify_layer(&digest, blob, &sizes, progress)? {
                 fault("layer", digest.to_string(), what);
             }
         }
         Ok(faults.into_iter().collect())
     }
 
-    fn verify_blob(&self, digest: &Digest) -> Result<()> {
-        let reader = HashingReader::new(self.open_blob(digest)?, Hasher::like(digest)?);
+    /// The content of a blob; who waits sees how far it is.
+    fn shown_blob(
+        &self,
+        digest: &Digest,
+        of: &Digest,
+        sizes: &Sizes,
+        progress: &dyn Progress,
+    ) -> Result<Metered<impl Read + Send + use<>>> {
+        let meter = progress::begin(progress, of, sizes.get(&digest.to_string()).copied());
+        Ok(Metered::new(self.open_blob(digest)?, meter))
+    }
+
+    fn verify_blob(&self, digest: &Digest, sizes: &Sizes, progress: &dyn Progress) -> Result<()> {
+        let reader = self.shown_blob(digest, digest, sizes, progress)?;
+        let reader = HashingReader::new(reader, Hasher::like(digest)?);
         let (actual, _) = reader.finish()?;
         digest::check("its content", digest, &actual)
     }
@@ -114,15 +134,16 @@ impl Store {
         &self,
         diff_id: &Digest,
         blob: Option<&Digest>,
-        quick: bool,
+        sizes: &Sizes,
+        progress: &dyn Progress,
     ) -> Result<Vec<String>> {
         if let Err(e) = self.layer(diff_id) {
             return Ok(vec![e.to_string()]);
         }
-        let Some(blob) = blob.filter(|_| !quick) else {
+        let Some(blob) = blob else {
             return Ok(Vec::new());
         };
-        let Ok(reader) = self.open_blob(blob) else {
+        let Ok(reader) = self.shown_blob(blob, diff_id, sizes, progress) else {
             return Ok(vec![format!(
                 "its blob {blob} is missing, so it cannot be compared"
             )]);

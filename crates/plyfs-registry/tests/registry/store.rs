@@ -116,7 +116,7 @@ fn pushed(registry: &FakeRegistry, what: &str, from: &str, root: &Path) -> Pushe
 }
 
 fn is_whole(root: &Path) {
-    let faults = Store::open(root).unwrap().verify(false, |_| {}).unwrap();
+    let faults = Store::open(root).unwrap().verify(false, &Quiet).unwrap();
     assert!(faults.is_empty(), "{faults:?}");
     let left = std::fs::read_dir(root.join("staging")).unwrap().count();
     assert_eq!(left, 0, "something is left in staging");

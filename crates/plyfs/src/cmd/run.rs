@@ -56,7 +56,8 @@ pub(crate) struct ProcessArgs {
 #[command(after_help = "Examples:\n  \
     plyfs run debian:12 -- cat /etc/os-release\n  \
     plyfs run -t -v /src:/src --keep --name build debian:12 -- bash\n\n\
-    The exit status is the program's; 125 when the container could not be made or run.")]
+    The exit status is the program's; 125 when the container could not be made or run,\n    \
+    126 when the program cannot be executed, 127 when it is not there.")]
 pub(crate) struct Args {
     #[command(flatten)]
     pub process: ProcessArgs,

@@ -7,6 +7,7 @@ use serde_json::json;
 
 use crate::cmd::store;
 use crate::output;
+use crate::progress::shown;
 
 /// How an image is written.
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
@@ -32,6 +33,9 @@ pub(crate) struct Args {
     /// How
     #[arg(long, value_enum, default_value = "oci")]
     pub format: Form,
+    /// Show no progress
+    #[arg(short, long)]
+    pub quiet: bool,
     /// Print a JSON object
     #[arg(long)]
     pub json: bool,
@@ -53,7 +57,14 @@ pub(crate) fn run(args: &Args, root: Option<&Path>) -> anyhow::Result<()> {
         Form::Oci => Format::OciDir,
     };
     let name = tagged.as_ref().map(|t| t.name.as_str());
-    exchange::export(&store, &image, name, &args.path, format)?;
+    exchange::export(
+        &store,
+        &image,
+        name,
+        &args.path,
+        format,
+        shown(args.quiet).as_ref(),
+    )?;
     if !args.json {
         return Ok(());
     }

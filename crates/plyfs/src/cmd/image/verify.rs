@@ -1,8 +1,10 @@
 //! `plyfs image verify`.
+use std::io::IsTerminal;
 use std::path::Path;
 use std::process::ExitCode;
 
 use crate::cmd::store;
+use crate::progress::shown;
 use crate::{exit, output};
 
 /// `plyfs image verify`.
@@ -18,19 +20,20 @@ pub(crate) struct Args {
     /// Print a JSON array
     #[arg(long)]
     pub json: bool,
-    /// Say what is being checked
-    #[arg(short, long)]
+    /// Say what was checked also where stderr is no terminal
+    #[arg(short, long, conflicts_with = "quiet")]
     pub verbose: bool,
+    /// Show no progress
+    #[arg(short, long)]
+    pub quiet: bool,
 }
 
 /// Verifies and prints the faults.
 pub(crate) fn run(args: &Args, root: Option<&Path>) -> anyhow::Result<ExitCode> {
     let store = store::open(root)?;
-    let faults = store.verify(args.quick, |what| {
-        if args.verbose {
-            output::note(what);
-        }
-    })?;
+    // A terminal shows how far it is; elsewhere the faults alone count, unless more is asked for.
+    let progress = shown(args.quiet || !args.verbose && !std::io::stderr().is_terminal());
+    let faults = store.verify(args.quick, progress.as_ref())?;
     if args.json {
         output::line(serde_json::to_string_pretty(&faults)?)?;
     } else if faults.is_empty() {

@@ -8,6 +8,10 @@ use plyfs_sys::process::StopSignals;
 
 /// The container could not be made or run; as Docker and Podman have it.
 pub(super) const NOT_RUN: u8 = 125;
+/// The program cannot be executed; as shells have it.
+const NOT_EXECUTABLE: u8 = 126;
+/// The program is not there.
+const NOT_FOUND: u8 = 127;
 /// What a shell adds to the number of a signal.
 const BY_SIGNAL: i32 = 128;
 /// Runtimes that are looked for.
@@ -40,8 +44,11 @@ pub(super) fn run(runtime: &Path, bundle: &Path, id: &str) -> anyhow::Result<Exi
     // What is sent to us is passed on. What a terminal sends, the runtime gets and passes on itself.
     let from_terminal = std::io::stdin().is_terminal();
     let stop = StopSignals::block()?;
+    let log = bundle.join("runtime.log");
     let mut child = Command::new(runtime)
-        .args(["run", "--bundle"])
+        .arg("--log")
+        .arg(&log)
+        .args(["--log-format", "json", "run", "--bundle"])
         .arg(bundle)
         .arg(id)
         .spawn()
@@ -60,7 +67,34 @@ pub(super) fn run(runtime: &Path, bundle: &Path, id: &str) -> anyhow::Result<Exi
         }
     });
     let status = child.wait().context("waiting for the runtime")?;
-    Ok(ExitCode::from(code(status)))
+    let failed = if status.success() {
+        None
+    } else {
+        // Nothing in it, or no log at all: the runtime found no fault of its own.
+        failure_of(&std::fs::read_to_string(&log).unwrap_or_default())
+    };
+    Ok(ExitCode::from(failed.unwrap_or_else(|| code(status))))
+}
+
+/// The status for what the runtime itself has failed at; None if it was the program that failed.
+fn failure_of(log: &str) -> Option<u8> {
+    let error = log
+        .lines()
+        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+        .rfind(|entry| entry["level"] == "error")?;
+    let what = error["msg"].as_str().unwrap_or_default();
+    let says = |words: &[&str]| words.iter().any(|word| what.contains(word));
+    // Runtimes say in words alone whether it was the program; podman goes by them too.
+    let is_program = says(&["exec", "executable"]);
+    Some(
+        if is_program && says(&["not found", "o such file or directory"]) {
+            NOT_FOUND
+        } else if is_program && says(&["ermission denied", "xec format error", "s a directory"]) {
+            NOT_EXECUTABLE
+        } else {
+            NOT_RUN
+        },
+    )
 }
 
 fn code(status: ExitStatus) -> u8 {

@@ -94,7 +94,10 @@ impl Union {
             sys_attr::utimens(staged.at(), SetTime::Omit, SetTime::Now)?;
         }
         self.copy_flags(&top, &found, &staged)?;
+        // A metacopy is metadata alone, which file systems store in the order it was made: the marks
+        // before the name. The kernel does not wait for it either.
         if inode.kind == Kind::File
+            && !metacopy
             && !self.options.volatile
             && found.size > 0
             && !sabotaged("copy-not-synced")

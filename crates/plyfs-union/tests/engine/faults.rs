@@ -404,3 +404,21 @@ fn faults_with_an_index() {
 fn faults_where_names_tell_deletions() {
     all("redirect=follow own-format", BY_NAME);
 }
+
+/// A copy that has no data waits for no disk; one that has does.
+#[test]
+fn attributes_alone_are_not_synced() {
+    need_root!();
+    let calls = |options| {
+        let scene = Scene::new(options, "chmod 600 /f");
+        let hit = |nth| {
+            let (_world, mut client, _) = scene.set();
+            let armed = arm(Fault::Fails(Errno::EIO), nth);
+            act(&mut client, scene.op).ok();
+            armed.hit()
+        };
+        (0..).map_while(hit).collect::<Vec<_>>()
+    };
+    assert!(calls("redirect=on").contains(&"fsync"));
+    assert!(!calls("redirect=on metacopy").contains(&"fsync"));
+}

@@ -60,7 +60,7 @@ pub fn manifest(data: &[u8]) {
         }
     }
     assert_eq!(
-        store.verify(false, &plyfs_image::Quiet).unwrap(),
+        store.verify(false, &Quiet).unwrap(),
         [],
         "the store is not whole"
     );

@@ -224,7 +224,8 @@ fn mount_image(image: &Path, dir: &Path) -> Result<()> {
     )
 }
 
-fn command(command: &mut Command) -> Result<()> {
+/// Runs a program that has to end well.
+pub(crate) fn command(command: &mut Command) -> Result<()> {
     let out = command
         .output()
         .with_context(|| format!("start {command:?}"))?;

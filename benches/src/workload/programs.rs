@@ -2,10 +2,11 @@
 use std::fs;
 use std::process::Command;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 
 use super::Done;
 use crate::fixture::{PYTHON_HOME, finds_python};
+use crate::ground;
 use crate::site::Site;
 
 /// Modules that come with a few hundred files.
@@ -94,15 +95,6 @@ pub(super) fn build_check(site: &Site) -> Result<()> {
 
 /// Runs a program that has to end well.
 pub(super) fn run(command: &mut Command) -> Result<Done> {
-    let out = command
-        .output()
-        .with_context(|| format!("start {command:?}"))?;
-    let said = String::from_utf8_lossy(&out.stderr);
-    ensure!(
-        out.status.success(),
-        "{command:?} ended with {}: {}",
-        out.status,
-        said.trim()
-    );
+    ground::command(command)?;
     Ok(Done::units(1))
 }

@@ -449,10 +449,8 @@ impl Pair<'_> {
         if let Op::Rename { from, .. } = &step.op
             && oracle.says("result", "ENOTEMPTY")
         {
-            let parent = from.parent();
-            self.settle_failed_rename(parent)?;
+            self.settle_failed_rename(from.parent())?;
         }
-        let (oracle, subject) = (&outcomes[0], &outcomes[1]);
         let worked = oracle.is_ok();
         let differs = Outcome::differs(oracle, subject, &self.rules);
         let failure = differs.map(|key| {
